@@ -1,0 +1,24 @@
+# What Muster is built on; launch/setup installs all of it from the distribution's packages.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(tomlplusplus REQUIRED)
+find_package(MPI REQUIRED COMPONENTS CXX)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+if(MUSTER_OPENMP)
+  find_package(OpenMP REQUIRED)
+endif()
+
+# Debian ships the serial HDF5 beside parallel ones; only the C library of the serial one is used.
+pkg_search_module(hdf5 REQUIRED IMPORTED_TARGET hdf5-serial hdf5)
+add_library(hdf5_c ALIAS PkgConfig::hdf5)
+
+# Debian's oneDNN package file asks for OpenCL headers that nothing here needs, so the library is found directly.
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
+add_library(DNNL::dnnl INTERFACE IMPORTED)
+target_include_directories(DNNL::dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
+target_link_libraries(DNNL::dnnl INTERFACE ${DNNL_LIBRARY})

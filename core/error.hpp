@@ -1,0 +1,50 @@
+// Two kinds of failure: what a user can mend (UserError) and what is a defect of this program (Defect).
+#pragma once
+
+#include <fmt/format.h>
+#include <source_location>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace muster {
+
+// Exit codes of the program; scripts and batch systems rely on them.
+enum class ExitCode : int {
+  success = 0,
+  defect = 1,        // a bug: the message shows file and line
+  user_error = 2,    // one line says what, where and how to mend it
+  try_again = 75,    // a peer was lost or hung: restarting may help
+  interrupted = 85,  // stopped by a signal or a time limit after saving: start again to go on
+};
+
+// Something that the user can mend. The message is one line: what, where, and the remedy.
+class UserError : public std::runtime_error {
+ public:
+  explicit UserError(const std::string& message) : std::runtime_error(message) {}
+
+  template <class... Args>
+  UserError(fmt::format_string<Args...> format, Args&&... args)
+      : std::runtime_error(fmt::format(format, std::forward<Args>(args)...)) {}
+};
+
+// A peer rank was lost or a collective timed out; exit code try_again.
+class PeerError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// A broken promise inside the program; the message carries file and line.
+class Defect : public std::logic_error {
+ public:
+  explicit Defect(const std::string& message, std::source_location where = std::source_location::current())
+      : std::logic_error(fmt::format("{}:{}: {}", where.file_name(), where.line(), message)) {}
+};
+
+// Throws Defect unless `condition` holds.
+inline void check(bool condition, const char* message,
+                  std::source_location where = std::source_location::current()) {
+  if (!condition) throw Defect(message, where);
+}
+
+}  // namespace muster

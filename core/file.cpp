@@ -1,0 +1,116 @@
+#include "core/file.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include "core/error.hpp"
+
+namespace muster {
+namespace {
+
+[[noreturn]] void fail(std::string_view verb, const std::string& path, int error) {
+  const char* remedy = error == ENOSPC || error == EDQUOT
+                           ? ": free space on that disk or choose another folder"
+                       : error == EACCES ? ": check its permissions"
+                       : error == ENOENT ? ": check the path"
+                                         : "";
+  throw UserError("cannot {} {}: {}{}", verb, path, std::strerror(error), remedy);
+}
+
+}  // namespace
+
+File File::open_to_read(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail("open", path, errno);
+  return File(descriptor, path);
+}
+
+File File::create(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor < 0) fail("create", path, errno);
+  return File(descriptor, path);
+}
+
+File::File(File&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+File::~File() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+std::uint64_t File::size() const {
+  struct stat status {};
+  if (fstat(descriptor_, &status) != 0) fail("examine", path_, errno);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::size_t File::read_some(std::span<std::byte> bytes, std::uint64_t offset) const {
+  while (true) {
+    const ssize_t got = pread(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (got >= 0) return static_cast<std::size_t>(got);
+    if (errno != EINTR) fail("read", path_, errno);
+  }
+}
+
+void File::read_exactly(std::span<std::byte> bytes, std::uint64_t offset) const {
+  while (!bytes.empty()) {
+    const std::size_t got = read_some(bytes, offset);
+    if (got == 0)
+      throw UserError("{} is cut short: {} bytes are missing at offset {}; restore it or make it again",
+                      path_, bytes.size(), offset);
+    bytes = bytes.subspan(got);
+    offset += got;
+  }
+}
+
+void File::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(descriptor_, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail("write", path_, errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+  }
+}
+
+void File::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void File::sync() {
+  if (fsync(descriptor_) != 0) fail("write", path_, errno);
+}
+
+std::string read_text(const std::string& path) {
+  const File file = File::open_to_read(path);
+  std::string text(file.size(), '\0');
+  file.read_exactly(std::as_writable_bytes(std::span(text)), 0);
+  return text;
+}
+
+void sync_path(const std::string& path) { File::open_to_read(path).sync(); }
+
+void write_text_atomically(const std::string& path, std::string_view text) {
+  const std::string partial = path + ".partial";
+  try {
+    File file = File::create(partial);
+    file.write(text);
+    file.sync();
+  } catch (...) {
+    unlink(partial.c_str());
+    throw;
+  }
+  if (rename(partial.c_str(), path.c_str()) != 0) fail("rename to", path, errno);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  sync_path(folder.empty() ? "." : folder);
+}
+
+}  // namespace muster
