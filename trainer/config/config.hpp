@@ -1,0 +1,143 @@
+// What a run is told, as plain values: one struct a section of the configuration file, fields named like the keys.
+//
+// The initialisers here are the defaults. The table in keys.cpp gives each key its meaning, its rule and its
+// property on resume; read.hpp fills a Config from TOML and the command line.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace muster {
+
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+enum class Precision : std::uint8_t { f32, bf16 };
+enum class Family : std::uint8_t { gpt, llama };
+enum class Verify : std::uint8_t { automatic, size, full };
+enum class Reduction : std::uint8_t { fast, invariant };
+enum class Recompute : std::uint8_t { none, norms, block };
+enum class ScheduleKind : std::uint8_t { constant, cosine, linear };
+
+// How the values of each enum are spelt in a configuration, in the order of the enum.
+constexpr auto spellings(DeviceChoice) { return std::array<std::string_view, 3>{"auto", "cpu", "cuda"}; }
+constexpr auto spellings(Precision) { return std::array<std::string_view, 2>{"f32", "bf16"}; }
+constexpr auto spellings(Family) { return std::array<std::string_view, 2>{"gpt", "llama"}; }
+constexpr auto spellings(Verify) { return std::array<std::string_view, 3>{"auto", "size", "full"}; }
+constexpr auto spellings(Reduction) { return std::array<std::string_view, 2>{"fast", "invariant"}; }
+constexpr auto spellings(Recompute) { return std::array<std::string_view, 3>{"none", "norms", "block"}; }
+constexpr auto spellings(ScheduleKind) {
+  return std::array<std::string_view, 3>{"constant", "cosine", "linear"};
+}
+
+template <class Enum>
+constexpr std::string_view spelling(Enum value) {
+  return spellings(value)[static_cast<std::size_t>(value)];
+}
+
+struct RunConfig {
+  std::string dir;  // empty: runs/NAME of configuration NAME.toml
+  std::int64_t seed = 1;
+  DeviceChoice device = DeviceChoice::automatic;
+  Precision precision = Precision::f32;
+  bool fresh = false;
+  double time_limit = 0;     // seconds; 0: none
+  std::int64_t threads = 0;  // of a rank; 0: cores of the host / its ranks
+  double watchdog = 300;     // seconds; 0: off
+  bool operator==(const RunConfig&) const = default;
+};
+
+// The zeroes below are filled in by resolve(), the vocabulary by whoever knows the dataset's tokenizer.
+struct ModelConfig {
+  Family family = Family::gpt;
+  std::int64_t layers = 12;
+  std::int64_t width = 768;
+  std::int64_t heads = 12;
+  std::int64_t kv_heads = 0;      // 0: heads
+  std::int64_t feed_forward = 0;  // 0: gpt 4 * width; llama 8/3 * width, rounded up to a multiple of 128
+  std::int64_t vocabulary = 0;    // 0: that of the dataset's tokenizer
+  std::int64_t context = 0;       // 0: train.sequence
+  double dropout = 0;
+  bool tied = true;
+  bool qkv_bias = false;
+  double rope_base = 10000;
+  double norm_epsilon = 1e-5;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+struct DataSource {
+  std::string path;
+  double weight = 1;
+  bool operator==(const DataSource&) const = default;
+};
+
+struct DataConfig {
+  std::string path;                // the only source; after resolve() it is sources[0] as well
+  std::vector<DataSource> source;  // [[data.source]]
+  Verify verify = Verify::automatic;
+  bool documents = false;
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct TrainConfig {
+  std::int64_t steps = 1000;
+  std::int64_t batch = 64;
+  std::int64_t sequence = 1024;
+  std::int64_t shards = 8;
+  std::int64_t micro_batch = 0;  // 0: batch / shards
+  Reduction reduction = Reduction::fast;
+  std::int64_t sharding = 1;
+  Recompute recompute = Recompute::none;
+  bool operator==(const TrainConfig&) const = default;
+};
+
+struct OptimizerConfig {
+  double lr = 3e-4;
+  std::array<double, 2> betas = {0.9, 0.95};
+  double epsilon = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1;  // 0: off
+  bool operator==(const OptimizerConfig&) const = default;
+};
+
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::cosine;
+  std::int64_t warmup = 100;
+  double final = 0.1;
+  bool operator==(const ScheduleConfig&) const = default;
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 1000;  // 0: at the end only
+  std::int64_t keep = 3;      // 0: all
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
+struct EvalConfig {
+  std::int64_t every = 0;    // 0: never
+  std::int64_t windows = 0;  // 0: all
+  bool operator==(const EvalConfig&) const = default;
+};
+
+struct Config {
+  RunConfig run;
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  bool operator==(const Config&) const = default;
+};
+
+// Fills in what 0 stands for (kv_heads, feed_forward, context, micro_batch) and data.source from data.path.
+// model.vocabulary stays 0 until the dataset's tokenizer is known.
+void resolve(Config& config);
+
+// Throws UserError that names the key and the remedy where keys of a resolved configuration contradict each
+// other: heads, shards and batch, sequence and context, no data.
+void check_relations(const Config& config);
+
+}  // namespace muster
