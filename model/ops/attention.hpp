@@ -1,0 +1,82 @@
+// Scaled dot-product attention without a T x T matrix in memory (Dao et al. 2022, "FlashAttention").
+//
+//   P[i, j] = exp(q_i . k_j / sqrt(D) - lse_i) over the keys j that query i may see,  o_i = sum_j drop(P[i,
+//   j]) v_j lse_i = log sum_j exp(q_i . k_j / sqrt(D)) backward: delta_i = do_i . o_i;  dP = drop(do_i .
+//   v_j);  dS = P (dP - delta_i);  dq_i = sum_j dS k_j / sqrt(D), ...
+//
+// Heads: query head h reads key and value head h / (H / H_kv) (grouped queries, Ainslie et al. 2023).
+// Masks: causal: query i sees keys j <= i + (T_k - T_q). Documents: `document_starts` i32 are ascending
+// offsets into the B T tokens, beginning with 0, unused entries repeat B T; a query sees keys of its own
+// document only. Dropout keeps P[i, j] with probability 1 - p and divides by it; the Philox element within
+// the sample is (h T_q + i) T_k + j. Types f32 or bf16; scores, softmax and sums in f32; lse f32 (natural
+// logarithm).
+#pragma once
+
+#include "model/ops/op.hpp"
+
+namespace muster {
+
+// Where heads lie in rows: queries in the columns [q, q + H D) of q_source; keys and values in [k, k + H_kv
+// D) and [v, v + H_kv D) of kv_source. Self-attention on packed rows (q | k | v) has q_source = kv_source.
+struct AttentionShape {
+  std::int64_t batch = 1;
+  int heads = 1;
+  int kv_heads = 1;
+  int head_size = 64;
+  bool causal = true;
+  float dropout = 0;
+  std::int64_t q_column = 0;
+  std::int64_t k_column = 0;
+  std::int64_t v_column = 0;
+
+  float scale() const;
+  static AttentionShape packed(std::int64_t batch, int heads, int kv_heads, int head_size, bool causal,
+                               float dropout);
+};
+
+// Inputs: q_source [B T_q, W_q], kv_source [B T_k, W_kv] (may be the same value), document_starts i32
+// (optional). Outputs: o [B T_q, H D], lse f32 [B, H, T_q].
+class Attention final : public Op {
+ public:
+  explicit Attention(AttentionShape shape) : shape_(shape) {}
+  const AttentionShape& shape() const { return shape_; }
+  std::string_view name() const override { return "attention"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  Cost cost(std::span<const TensorType> inputs, std::span<const TensorType> outputs) const override;
+  void differentiate(Differentiator& gradients, const Node& node) const override;
+
+ private:
+  AttentionShape shape_;
+};
+
+// Inputs: do, q_source, kv_source, o, lse, document_starts (optional).
+// Outputs: d q_source, and unless `same_source` d kv_source; columns that hold no head are set to zero.
+class AttentionGradient final : public Op {
+ public:
+  AttentionGradient(AttentionShape shape, bool same_source) : shape_(shape), same_source_(same_source) {}
+  const AttentionShape& shape() const { return shape_; }
+  bool same_source() const { return same_source_; }
+  std::string_view name() const override { return "attention_gradient"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  Cost cost(std::span<const TensorType> inputs, std::span<const TensorType> outputs) const override;
+
+ private:
+  AttentionShape shape_;
+  bool same_source_;
+};
+
+// Generation. Inputs: qkv [B T_q, W] packed, cache state [B, T_max, 2 H_kv D] (keys, then values, in a row).
+// Appends the keys and values of qkv to the cache behind StepScalars::kv_length positions, then attends:
+// query i sees the keys j <= kv_length + i. Output: o [B T_q, H D].
+class CachedAttention final : public Op {
+ public:
+  explicit CachedAttention(AttentionShape shape) : shape_(shape) {}
+  const AttentionShape& shape() const { return shape_; }
+  std::string_view name() const override { return "cached_attention"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+
+ private:
+  AttentionShape shape_;
+};
+
+}  // namespace muster
