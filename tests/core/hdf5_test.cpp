@@ -1,0 +1,174 @@
+#include "core/hdf5.hpp"
+
+#include <csignal>
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <numeric>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+namespace {
+
+using ::testing::TempDir;
+
+template <class Body>
+std::string message_of(Body&& body) {
+  try {
+    body();
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+bool tells(const std::string& message, std::initializer_list<std::string_view> parts) {
+  for (const std::string_view part : parts)
+    if (message.find(part) == std::string::npos) return false;
+  return message.find('\n') == std::string::npos;
+}
+
+class Hdf5 : public ::testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+
+  std::string folder_ = TempDir() + "muster-hdf5-" + std::to_string(getpid());
+};
+
+// A disk that is full after `bytes`, without a disk of its own: files may not grow further.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::uint64_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~SmallDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(Hdf5, reads_back_what_was_written_in_pieces) {
+  std::vector<float> weights(1000);
+  std::iota(weights.begin(), weights.end(), 0.5f);
+  const std::vector<std::uint16_t> tokens = {1, 2, 65535};
+  {
+    H5File file = H5File::create(path("a.h5"));
+    H5Dataset dataset = file.create_dataset("adam.m/block.0/weight", DType::f32, 1000);
+    dataset.write<float>(400, std::span<const float>(weights).subspan(400));
+    dataset.write<float>(0, std::span<const float>(weights).first(400));
+    file.create_dataset("tokens", DType::u16, 3).write<std::uint16_t>(0, tokens);
+    file.create_dataset("empty", DType::i64, 0);
+    file.set_attribute("/", "format", std::int64_t{7});
+    file.set_attribute("adam.m/block.0/weight", "shape", "[10, 100]");
+    file.set_attribute("/", "nothing", "");
+    file.close();
+  }
+  const H5File file = H5File::open_to_read(path("a.h5"));
+  EXPECT_EQ(file.datasets(), (std::vector<std::string>{"adam.m/block.0/weight", "empty", "tokens"}));
+  EXPECT_EQ(file.datasets("/adam.m"), (std::vector<std::string>{"adam.m/block.0/weight"}));
+  EXPECT_TRUE(file.contains("adam.m/block.0/weight"));
+  EXPECT_FALSE(file.contains("adam.v/block.0/weight"));
+  const H5Dataset dataset = file.dataset("adam.m/block.0/weight");
+  ASSERT_EQ(dataset.length(), 1000u);
+  EXPECT_EQ(dataset.type(), DType::f32);
+  std::vector<float> got(100);
+  dataset.read<float>(350, got);
+  EXPECT_TRUE(std::equal(got.begin(), got.end(), weights.begin() + 350));
+  std::vector<std::int64_t> wide(3);
+  file.dataset("tokens").read<std::int64_t>(0, wide);
+  EXPECT_EQ(wide, (std::vector<std::int64_t>{1, 2, 65535}));
+  EXPECT_EQ(file.dataset("empty").length(), 0u);
+  EXPECT_EQ(file.integer_attribute("/", "format"), 7);
+  EXPECT_EQ(file.string_attribute("/", "nothing"), "");
+  EXPECT_EQ(file.string_attribute("adam.m/block.0/weight", "shape"), "[10, 100]");
+}
+
+TEST_F(Hdf5, elements_lie_at_the_offset_that_it_names) {
+  const std::vector<std::uint32_t> values = {10, 20, 30, 40};
+  H5File file = H5File::create(path("a.h5"));
+  file.create_dataset("values", DType::u32, 4).write<std::uint32_t>(0, values);
+  file.close();
+  const auto offset = H5File::open_to_read(path("a.h5")).dataset("values").file_offset();
+  ASSERT_TRUE(offset.has_value());
+  std::vector<std::uint32_t> got(4);
+  File::open_to_read(path("a.h5")).read_exactly(std::as_writable_bytes(std::span(got)), *offset);
+  EXPECT_EQ(got, values);
+}
+
+TEST_F(Hdf5, faults_name_the_file_and_the_remedy) {
+  EXPECT_TRUE(
+      tells(message_of([&] { H5File::open_to_read(path("none.h5")); }), {"none.h5", "check the path"}));
+  File::create(path("text.h5")).write("this is no HDF5 file");
+  EXPECT_TRUE(
+      tells(message_of([&] { H5File::open_to_read(path("text.h5")); }), {"text.h5", "make it again"}));
+  EXPECT_TRUE(
+      tells(message_of([&] { H5File::create(path("no/such/folder.h5")); }), {"folder.h5", "check the path"}));
+
+  H5File file = H5File::create(path("a.h5"));
+  const std::vector<float> zeros(100000);
+  file.create_dataset("x", DType::f32, 100000).write<float>(0, zeros);
+  file.set_attribute("/", "name", "text");
+  file.close();
+  {
+    const H5File whole = H5File::open_to_read(path("a.h5"));
+    EXPECT_TRUE(tells(message_of([&] { whole.dataset("y"); }), {"a.h5", "dataset y", "make it again"}));
+    EXPECT_TRUE(tells(message_of([&] { whole.integer_attribute("/", "z"); }), {"a.h5", "attribute z"}));
+    EXPECT_TRUE(tells(message_of([&] { whole.integer_attribute("/", "name"); }), {"a.h5", "not an integer"}));
+  }
+  std::filesystem::resize_file(path("a.h5"), 200000);
+  EXPECT_TRUE(tells(message_of([&] { H5File::open_to_read(path("a.h5")); }), {"a.h5", "truncated file"}));
+}
+
+TEST_F(Hdf5, a_full_disk_is_told_wherever_it_strikes) {
+  const std::vector<float> zeros(100000);
+  for (const std::uint64_t room : {0u, 100u, 1000u, 3000u, 100000u, 399000u, 401000u, 402500u}) {
+    bool written = false;
+    std::string message;
+    {
+      const SmallDisk disk(room);
+      message = message_of([&] {
+        H5File file = H5File::create(path("full.h5"));
+        file.create_dataset("x", DType::f32, zeros.size()).write<float>(0, zeros);
+        for (int i = 0; i < 20; ++i) file.create_dataset("group/" + std::to_string(i), DType::f32, 1);
+        file.close();
+        written = true;
+      });
+    }
+    if (!written) {
+      EXPECT_TRUE(tells(message, {"full.h5", "free space"})) << room << ": " << message;
+    }
+    // The library is whole afterwards: another file can be written, under the same name too.
+    H5File file = H5File::create(path("full.h5"));
+    file.create_dataset("x", DType::f32, 1);
+    file.close();
+    EXPECT_EQ(H5File::open_to_read(path("full.h5")).dataset("x").length(), 1u);
+  }
+}
+
+TEST_F(Hdf5, equal_contents_make_equal_bytes) {
+  for (const char* name : {"a.h5", "b.h5"}) {
+    H5File file = H5File::create(path(name));
+    const std::vector<float> ones(10, 1.0f);
+    file.create_dataset("group/x", DType::f32, 10).write<float>(0, ones);
+    file.set_attribute("/", "name", "text");
+    file.close();
+  }
+  EXPECT_EQ(hash_file(path("a.h5")), hash_file(path("b.h5")));
+}
+
+}  // namespace
+}  // namespace muster
