@@ -10,11 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "model/config.hpp"
 #include "model/graph/graph.hpp"
 
 namespace muster {
-
-enum class Precision : std::uint8_t { f32, bf16 };
 
 class Builder {
  public:

@@ -6,15 +6,10 @@
 #include <string_view>
 #include <vector>
 
+#include "model/config.hpp"
 #include "model/graph/graph.hpp"
 
 namespace muster {
-
-enum class Recompute : std::uint8_t {
-  none,   // keep every activation that backward reads
-  norms,  // drop what is cheap to compute again: norms, activation functions, dropout
-  block,  // keep the residual stream at block borders, run each block's forward again before its backward
-};
 
 // What a gradient rule may use.
 class Differentiator {

@@ -1,4 +1,5 @@
-// What a run is told, as plain values: one struct a section of the configuration file, fields named like the keys.
+// What a run is told, as plain values: one struct a section of the configuration file, fields named like the
+// keys.
 //
 // The initialisers here are the defaults. The table in keys.cpp gives each key its meaning, its rule and its
 // property on resume; read.hpp fills a Config from TOML and the command line.
@@ -10,23 +11,19 @@
 #include <string_view>
 #include <vector>
 
+#include "model/config.hpp"
+
 namespace muster {
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
-enum class Precision : std::uint8_t { f32, bf16 };
-enum class Family : std::uint8_t { gpt, llama };
 enum class Verify : std::uint8_t { automatic, size, full };
 enum class Reduction : std::uint8_t { fast, invariant };
-enum class Recompute : std::uint8_t { none, norms, block };
 enum class ScheduleKind : std::uint8_t { constant, cosine, linear };
 
 // How the values of each enum are spelt in a configuration, in the order of the enum.
 constexpr auto spellings(DeviceChoice) { return std::array<std::string_view, 3>{"auto", "cpu", "cuda"}; }
-constexpr auto spellings(Precision) { return std::array<std::string_view, 2>{"f32", "bf16"}; }
-constexpr auto spellings(Family) { return std::array<std::string_view, 2>{"gpt", "llama"}; }
 constexpr auto spellings(Verify) { return std::array<std::string_view, 3>{"auto", "size", "full"}; }
 constexpr auto spellings(Reduction) { return std::array<std::string_view, 2>{"fast", "invariant"}; }
-constexpr auto spellings(Recompute) { return std::array<std::string_view, 3>{"none", "norms", "block"}; }
 constexpr auto spellings(ScheduleKind) {
   return std::array<std::string_view, 3>{"constant", "cosine", "linear"};
 }
@@ -48,24 +45,6 @@ struct RunConfig {
   bool operator==(const RunConfig&) const = default;
 };
 
-// The zeroes below are filled in by resolve(), the vocabulary by whoever knows the dataset's tokenizer.
-struct ModelConfig {
-  Family family = Family::gpt;
-  std::int64_t layers = 12;
-  std::int64_t width = 768;
-  std::int64_t heads = 12;
-  std::int64_t kv_heads = 0;      // 0: heads
-  std::int64_t feed_forward = 0;  // 0: gpt 4 * width; llama 8/3 * width, rounded up to a multiple of 128
-  std::int64_t vocabulary = 0;    // 0: that of the dataset's tokenizer
-  std::int64_t context = 0;       // 0: train.sequence
-  double dropout = 0;
-  bool tied = true;
-  bool qkv_bias = false;
-  double rope_base = 10000;
-  double norm_epsilon = 1e-5;
-  bool operator==(const ModelConfig&) const = default;
-};
-
 struct DataSource {
   std::string path;
   double weight = 1;
@@ -73,10 +52,12 @@ struct DataSource {
 };
 
 struct DataConfig {
-  std::string path;                // the only source; after resolve() it is sources[0] as well
-  std::vector<DataSource> source;  // [[data.source]]
+  std::string path;                // one source, or
+  std::vector<DataSource> source;  // [[data.source]]: several with their weights
   Verify verify = Verify::automatic;
   bool documents = false;
+  // Either of the two as a list.
+  std::vector<DataSource> sources() const;
   bool operator==(const DataConfig&) const = default;
 };
 
@@ -132,7 +113,7 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Fills in what 0 stands for (kv_heads, feed_forward, context, micro_batch) and data.source from data.path.
+// Fills in what 0 stands for (kv_heads, feed_forward, context, micro_batch); a gpt always has qkv_bias.
 // model.vocabulary stays 0 until the dataset's tokenizer is known.
 void resolve(Config& config);
 

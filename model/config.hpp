@@ -1,0 +1,42 @@
+// What a model is told: its family and shape, and how its graph is built.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace muster {
+
+enum class Family : std::uint8_t { gpt, llama };
+constexpr auto spellings(Family) { return std::array<std::string_view, 2>{"gpt", "llama"}; }
+
+// Type of activations and of the compute copies of matrices.
+enum class Precision : std::uint8_t { f32, bf16 };
+constexpr auto spellings(Precision) { return std::array<std::string_view, 2>{"f32", "bf16"}; }
+
+enum class Recompute : std::uint8_t {
+  none,   // keep every activation that backward reads
+  norms,  // drop what is cheap to compute again: norms and activation functions
+  block,  // keep the residual stream at block borders, run each block's forward again before its backward
+};
+constexpr auto spellings(Recompute) { return std::array<std::string_view, 3>{"none", "norms", "block"}; }
+
+// The zeroes below are filled in by the configuration's resolve(), the vocabulary by whoever knows the tokenizer.
+struct ModelConfig {
+  Family family = Family::gpt;
+  std::int64_t layers = 12;
+  std::int64_t width = 768;
+  std::int64_t heads = 12;
+  std::int64_t kv_heads = 0;      // 0: heads
+  std::int64_t feed_forward = 0;  // 0: gpt 4 * width; llama 8/3 * width, rounded up to a multiple of 128
+  std::int64_t vocabulary = 0;    // 0: that of the dataset's tokenizer
+  std::int64_t context = 0;       // 0: train.sequence
+  double dropout = 0;
+  bool tied = true;
+  bool qkv_bias = false;
+  double rope_base = 10000;
+  double norm_epsilon = 1e-5;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+}  // namespace muster
