@@ -118,7 +118,7 @@ struct Config {
 void resolve(Config& config);
 
 // Throws UserError that names the key and the remedy where keys of a resolved configuration contradict each
-// other: heads, shards and batch, sequence and context, no data.
+// other: heads and width, shards and batch, sequence and context.
 void check_relations(const Config& config);
 
 }  // namespace muster

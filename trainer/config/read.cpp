@@ -1,0 +1,212 @@
+#include "trainer/config/read.hpp"
+
+#include <cmath>
+#include <filesystem>
+#include <fmt/format.h>
+#include <iterator>
+#include <optional>
+#include <toml++/toml.h>
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string place(const std::string& file, const toml::node& node) {
+  return fmt::format("{}:{}", file, node.source().begin.line);
+}
+
+DataSource read_source(const toml::table& table, const std::string& file) {
+  DataSource source;
+  for (const auto& [name, node] : table) {
+    const std::string where = place(file, node);
+    if (name == "path") {
+      const auto path = node.value_exact<std::string>();
+      if (!path) throw UserError("{}: data.source.path must be a text", where);
+      source.path = *path;
+    } else if (name == "weight") {
+      const auto weight = node.value<double>();
+      if (!weight || !std::isfinite(*weight) || *weight <= 0)
+        throw UserError("{}: data.source.weight must be a number greater than 0", where);
+      source.weight = *weight;
+    } else {
+      throw UserError("{}: unknown key data.source.{}; a source has path and weight", where, name.str());
+    }
+  }
+  if (source.path.empty())
+    throw UserError("{}: this data.source has no path; add path = \"FOLDER\"", place(file, table));
+  return source;
+}
+
+std::optional<std::array<double, 2>> read_pair(const toml::array& array) {
+  if (array.size() != 2) return std::nullopt;
+  const auto a = array[0].value<double>(), b = array[1].value<double>();
+  if (!a || !b) return std::nullopt;
+  return std::array{*a, *b};
+}
+
+KeyValue read_node(const Key& key, const toml::node& node, const std::string& file) {
+  if (const auto* value = node.as_boolean()) return value->get();
+  if (const auto* value = node.as_integer()) return value->get();
+  if (const auto* value = node.as_floating_point()) return value->get();
+  if (const auto* value = node.as_string()) return value->get();
+  if (const auto* array = node.as_array()) {
+    if (array->is_array_of_tables()) {
+      std::vector<DataSource> sources;
+      for (const auto& entry : *array) sources.push_back(read_source(*entry.as_table(), file));
+      return sources;
+    }
+    if (const auto pair = read_pair(*array)) return *pair;
+  }
+  refuse_value(key,
+               node.is_array()   ? "this list"
+               : node.is_table() ? "this table"
+                                 : "this",
+               place(file, node));
+}
+
+void read_section(Config& config, std::string_view section, const toml::table& table,
+                  const std::string& file) {
+  for (const auto& [field, node] : table) {
+    const std::string where = place(file, node);
+    const Key& key = find_key(fmt::format("{}.{}", section, field.str()), where);
+    set_key(config, key, read_node(key, node, file), where);
+  }
+}
+
+bool is_override(std::string_view argument) {
+  if (!argument.starts_with("--")) return false;
+  return argument.substr(0, argument.find('=')).find('.') != std::string_view::npos;
+}
+
+bool is_boolean(std::string_view name) {
+  for (const Key& key : keys()) {
+    if (key.name == name) return key.kind == KeyKind::boolean;
+  }
+  return false;
+}
+
+std::string shown(const KeyValue& value) {
+  const auto* sources = std::get_if<std::vector<DataSource>>(&value);
+  return sources == nullptr ? toml_value(value) : fmt::format("{} sources", sources->size());
+}
+
+}  // namespace
+
+std::vector<Override> take_overrides(std::vector<std::string>& arguments) {
+  std::vector<Override> overrides;
+  std::vector<std::string> others;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (!is_override(argument)) {
+      others.push_back(argument);
+      continue;
+    }
+    const std::size_t equals = argument.find('=');
+    const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    if (equals != std::string::npos) {
+      overrides.push_back({name, argument.substr(equals + 1)});
+      continue;
+    }
+    const bool has_next = i + 1 < arguments.size() && !arguments[i + 1].starts_with("--");
+    if (is_boolean(name)) {
+      const bool spelt = has_next && (arguments[i + 1] == "true" || arguments[i + 1] == "false");
+      overrides.push_back({name, spelt ? arguments[++i] : "true"});
+    } else if (has_next) {
+      overrides.push_back({name, arguments[++i]});
+    } else {
+      throw UserError("command line: --{} has no value; write --{}=VALUE", name, name);
+    }
+  }
+  arguments = std::move(others);
+  return overrides;
+}
+
+Config parse_config(std::string_view text, const std::string& name) {
+  Config config;
+  try {
+    const toml::table root = toml::parse(text, name);
+    for (const auto& [section, node] : root) {
+      const toml::table* table = node.as_table();
+      // A key outside the sections, or a section that nothing knows.
+      if (table == nullptr || table->empty()) {
+        bool known = false;
+        for (const Key& key : keys()) known = known || key.section() == section.str();
+        if (table == nullptr || !known) find_key(section.str(), place(name, node));
+      }
+      if (table != nullptr) read_section(config, section.str(), *table, name);
+    }
+  } catch (const toml::parse_error& error) {
+    throw UserError("{}:{}: {}", name, error.source().begin.line, error.description());
+  }
+  return config;
+}
+
+void apply_overrides(Config& config, std::span<const Override> overrides) {
+  constexpr std::string_view where = "command line";
+  for (const Override& entry : overrides) {
+    const Key& key = find_key(entry.key, where);
+    set_key(config, key, parse_value(key, entry.value, where), where);
+    if (key.name == "data.path") config.data.source.clear();
+  }
+}
+
+Config read_config(const std::string& path, std::span<const Override> overrides) {
+  const bool is_run = fs::is_directory(path);
+  const std::string file = is_run ? (fs::path(path) / "config.toml").string() : path;
+  Config config = parse_config(read_text(file), file);
+  if (is_run) {
+    config.run.dir = path;
+    config.run.fresh = false;
+  }
+  apply_overrides(config, overrides);
+  if (config.run.dir.empty()) config.run.dir = (fs::path("runs") / fs::path(file).stem()).string();
+  resolve(config);
+  check_relations(config);
+  return config;
+}
+
+std::string to_toml(const Config& config) {
+  std::string text = "# The resolved configuration of this run: every key, with the defaults filled in.\n";
+  std::string_view section;
+  std::string sources;  // tables of [data], after its last key
+  for (const Key& key : keys()) {
+    if (key.section() != section) {
+      section = key.section();
+      text += fmt::format("{}\n[{}]\n", std::exchange(sources, {}), section);
+    }
+    const KeyValue value = key.get(config);
+    if (const auto* list = std::get_if<std::vector<DataSource>>(&value)) {
+      for (const DataSource& source : *list) {
+        sources += fmt::format("\n[[{}]]\npath = {}\nweight = {}\n", key.name, toml_value(source.path),
+                               toml_value(source.weight));
+      }
+      continue;
+    }
+    text += fmt::format("{} = {}\n", key.field(), toml_value(value));
+  }
+  return text + sources;
+}
+
+std::vector<const Key*> changed_keys(const Config& before, const Config& after) {
+  std::vector<const Key*> changed;
+  for (const Key& key : keys()) {
+    if (key.get(before) != key.get(after)) changed.push_back(&key);
+  }
+  return changed;
+}
+
+void refuse_fixed_changes(const Config& before, const Config& after) {
+  for (const Key* key : changed_keys(before, after)) {
+    if (key->on_resume == OnResume::may_change) continue;
+    throw UserError(
+        "{} may not change on resume: the run in {} has {}, now it is {}; restore it, or start a new run "
+        "with another run.dir",
+        key->name, after.run.dir, shown(key->get(before)), shown(key->get(after)));
+  }
+}
+
+}  // namespace muster
