@@ -4,7 +4,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,7 +32,10 @@ class Builder {
   // Appends a node. `name` scopes its random numbers and names its outputs: "NAME" or "NAME.0", "NAME.1" ...
   std::vector<ValueId> apply(OpPtr op, std::vector<ValueId> inputs, std::string_view name);
   ValueId apply_one(OpPtr op, std::vector<ValueId> inputs, std::string_view name);
-  void mark_result(ValueId value);
+  // The value is read by this name after the plan ran.
+  void mark_result(ValueId value, std::string name);
+  // The value lies on the border of a block: see Recompute::block.
+  void mark_border(ValueId value);
 
   const TensorType& type(ValueId id) const { return graph_.type(id); }
   std::string scoped(std::string_view name) const;
@@ -55,6 +57,8 @@ class Builder {
   };
 
  private:
+  ValueId append(std::string name, TensorType type, Role role);
+
   Precision precision_;
   bool training_;
   Graph graph_;

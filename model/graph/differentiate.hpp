@@ -14,32 +14,43 @@ namespace muster {
 // What a gradient rule may use.
 class Differentiator {
  public:
-  // The gradient of an output of the node; empty if nothing depends on it.
-  ValueId gradient_of(ValueId output) const;
-  bool wants_gradient(ValueId input) const;  // activations and parameters do, inputs (tokens) do not
-  // The gradient slot of a parameter, to be the output of a node appended by `write_parameter_gradient`.
-  // Contributes `gradient` to an activation; several contributions are added.
-  void contribute(ValueId input, ValueId gradient);
-  // Appends a backward node in the scope of the node under differentiation. `parameters[i]`, if not empty,
-  // says that output i is the gradient of that parameter (f32, accumulated over micro-batches).
+  const TensorType& type(ValueId value) const { return graph_.type(value); }
+
+  // The gradient of a value; empty if nothing that was differentiated so far depends on it.
+  ValueId gradient_of(ValueId value) const;
+  // The same, and forgets it: for a rule that adds it to its own contribution.
+  ValueId take_gradient_of(ValueId value);
+  // Activations have gradients, inputs (tokens) have none.
+  bool wants_gradient(ValueId value) const;
+  // Adds `gradient` to what was contributed to this activation.
+  void contribute(ValueId value, ValueId gradient);
+
+  // Appends a backward node in the scope of the node under differentiation. Activations of the forward pass
+  // among the inputs are kept or computed again, as the policy says. parameters[i], if given, says that
+  // output i is the gradient of that parameter (f32, a running sum over micro-batches).
   std::vector<ValueId> apply(OpPtr op, std::vector<ValueId> inputs, std::string_view name,
-                             std::vector<ValueId> parameters = {});
+                             const std::vector<ValueId>& parameters = {});
+  // Makes the forward node itself write the gradient of this parameter, as one more output.
+  void write_in_forward(ValueId parameter);
 
  private:
-  friend void differentiate(Graph& graph, ValueId loss, Recompute recompute);
-  Differentiator(Graph& graph, Recompute recompute);
-  ValueId recomputed(ValueId value);
+  friend void differentiate(Graph& graph, ValueId loss, Recompute policy);
+  Differentiator(Graph& graph, Recompute policy) : graph_(graph), policy_(policy) {}
+  ValueId append_value(std::string name, const TensorType& type, std::int32_t producer);
+  ValueId gradient_slot(ValueId parameter);
+  ValueId available(ValueId value);
   bool kept(ValueId value) const;
+  std::vector<ValueId> append_node(Node node, std::string_view name);
 
   Graph& graph_;
   Recompute policy_;
-  std::size_t forward_nodes_;
-  const Node* current_ = nullptr;
+  std::int32_t current_ = -1;  // the forward node under differentiation
   std::map<ValueId, ValueId> gradients_;
   std::map<ValueId, ValueId> recomputed_;
 };
 
-// `loss` is the output of an op whose gradient with respect to itself is taken as one.
-void differentiate(Graph& graph, ValueId loss, Recompute recompute);
+// Appends the backward pass of `loss`, whose gradient with respect to itself is one; nodes that nothing
+// depends on are left out of it.
+void differentiate(Graph& graph, ValueId loss, Recompute policy);
 
 }  // namespace muster

@@ -39,6 +39,7 @@ struct Value {
   Role role = Role::activation;
   std::int32_t producer = -1;   // index of the node, -1: none
   std::int32_t parameter = -1;  // parameters and their gradients: index into Graph::parameters
+  bool border = false;          // lies on the border of a block: kept when train.recompute = "block"
 };
 
 struct Parameter {
@@ -59,6 +60,11 @@ struct Node {
   std::int32_t region = -1;  // the block (layer) it belongs to; -1: outside of all
   Phase phase = Phase::forward;
   bool accumulate = false;  // adds to a parameter gradient that an earlier node of this graph wrote
+};
+
+struct Recipe {
+  OpPtr op;
+  std::vector<ValueId> inputs;
 };
 
 struct Graph {

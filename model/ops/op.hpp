@@ -28,13 +28,9 @@ struct Node;           // graph/graph.hpp
 class Op;
 using OpPtr = std::shared_ptr<const Op>;
 
-// How an output can be computed again from what backward keeps anyway: op applied to these outputs of the
-// same node.
-struct Recipe {
-  OpPtr op;
-  std::vector<int> from_outputs;
-  std::vector<int> from_inputs;  // appended after the outputs
-};
+// How an output can be computed again from what backward keeps anyway: `op` applied to these inputs and
+// outputs of the node that computed it.
+struct Recipe;
 
 class Op {
  public:

@@ -1,0 +1,84 @@
+#include "model/graph/builder.hpp"
+
+#include <utility>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+
+Builder::Scope::Scope(Builder& builder, std::string_view name, std::int32_t region)
+    : builder_(builder), length_(builder.scope_.size()), region_(builder.region_) {
+  if (!builder.scope_.empty()) builder.scope_ += '.';
+  builder.scope_ += name;
+  if (region >= 0) builder.region_ = region;
+}
+
+Builder::Scope::~Scope() {
+  builder_.scope_.resize(length_);
+  builder_.region_ = region_;
+}
+
+std::string Builder::scoped(std::string_view name) const {
+  return scope_.empty() ? std::string(name) : scope_ + "." + std::string(name);
+}
+
+ValueId Builder::append(std::string name, TensorType type, Role role) {
+  Value value;
+  value.name = std::move(name);
+  value.type = std::move(type);
+  value.role = role;
+  graph_.values.push_back(std::move(value));
+  return {static_cast<std::int32_t>(graph_.values.size()) - 1};
+}
+
+ValueId Builder::input(const std::string& name, TensorType type) {
+  return append(name, std::move(type), Role::input);
+}
+
+ValueId Builder::state(const std::string& name, TensorType type) {
+  return append(scoped(name), std::move(type), Role::state);
+}
+
+ValueId Builder::parameter(const std::string& name, const Shape& shape, Init init,
+                           std::int64_t logical_rows) {
+  const std::string full = scoped(name);
+  if (const auto found = parameters_.find(full); found != parameters_.end()) return found->second;
+  const bool matrix = shape.size() > 1;
+  const ValueId value = append(full, {shape, matrix ? compute_type() : DType::f32}, Role::parameter);
+  graph_[value].parameter = static_cast<std::int32_t>(graph_.parameters.size());
+  graph_.parameters.push_back({value, {}, init, matrix, logical_rows > 0 ? logical_rows : shape.front()});
+  return parameters_[full] = value;
+}
+
+std::vector<ValueId> Builder::apply(OpPtr op, std::vector<ValueId> inputs, std::string_view name) {
+  const std::string full = scoped(name);
+  const std::uint32_t key = fnv1a(full);
+  const auto [known, fresh] = random_keys_.try_emplace(key, full);
+  check(fresh, known->second == full ? "names of nodes are unique in their scope"
+                                     : "the names of two nodes share a hash: rename one");
+  std::vector<TensorType> input_types;
+  for (const ValueId input : inputs) input_types.push_back(input ? graph_.type(input) : TensorType{});
+  const std::vector<TensorType> types = op->infer(input_types);
+  Node node{std::move(op), std::move(inputs), {}, scope_, key, region_, Phase::forward, false};
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    const ValueId output = append(i == 0 ? full : full + "." + std::to_string(i), types[i], Role::activation);
+    graph_[output].producer = static_cast<std::int32_t>(graph_.nodes.size());
+    node.outputs.push_back(output);
+  }
+  graph_.nodes.push_back(std::move(node));
+  return graph_.nodes.back().outputs;
+}
+
+ValueId Builder::apply_one(OpPtr op, std::vector<ValueId> inputs, std::string_view name) {
+  return apply(std::move(op), std::move(inputs), name)[0];
+}
+
+void Builder::mark_result(ValueId value, std::string name) {
+  graph_[value].role = Role::result;
+  graph_[value].name = std::move(name);
+}
+
+void Builder::mark_border(ValueId value) { graph_[value].border = true; }
+
+}  // namespace muster
