@@ -21,7 +21,8 @@ enum class Recompute : std::uint8_t {
 };
 constexpr auto spellings(Recompute) { return std::array<std::string_view, 3>{"none", "norms", "block"}; }
 
-// The zeroes below are filled in by the configuration's resolve(), the vocabulary by whoever knows the tokenizer.
+// The zeroes below are filled in by the configuration's resolve(), the vocabulary by whoever knows the
+// tokenizer.
 struct ModelConfig {
   Family family = Family::gpt;
   std::int64_t layers = 12;

@@ -23,11 +23,6 @@
 
 #define MUSTER_INLINE [[gnu::always_inline]] inline
 
-// Without AVX-512 gcc splits these vectors, and notes that passing them by value would change the ABI;
-// nothing is passed, all is inlined.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace muster::cpu {
 
 inline constexpr std::int64_t lanes = 16;
@@ -67,7 +62,7 @@ MUSTER_INLINE Floats load(const bf16* from) {
 
 MUSTER_INLINE void store(bf16* to, Floats v) {
   const Halves h = narrow(v);
-  std::memcpy(to, &h, sizeof h);
+  std::memcpy(static_cast<void*>(to), &h, sizeof h);
 }
 
 // The first `count` lanes, 0 <= count <= 16; the other lanes are loaded as zero and never touched in memory.
@@ -105,7 +100,7 @@ MUSTER_INLINE void store_part(bf16* to, Floats v, std::int64_t count) {
 #if MUSTER_AVX512
   _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << count) - 1u), reinterpret_cast<__m256i>(h));
 #else
-  std::memcpy(to, &h, static_cast<std::size_t>(count) * sizeof *to);
+  std::memcpy(static_cast<void*>(to), &h, static_cast<std::size_t>(count) * sizeof *to);
 #endif
 }
 
@@ -136,19 +131,17 @@ MUSTER_INLINE Floats sqrt(Floats v) {
 
 // Sum and largest of the lanes over a fixed tree: i with i + 8, then 4, 2, 1.
 MUSTER_INLINE float sum(Floats v) {
-  float part[lanes];
-  std::memcpy(part, &v, sizeof v);
-  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
-    for (std::int64_t i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
+  v += __builtin_shuffle(v, Ints{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+  v += __builtin_shuffle(v, Ints{4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3});
+  v += __builtin_shuffle(v, Ints{2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1});
+  return v[0] + v[1];
 }
 
 MUSTER_INLINE float largest(Floats v) {
-  float part[lanes];
-  std::memcpy(part, &v, sizeof v);
-  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
-    for (std::int64_t i = 0; i < half; ++i) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
-  return part[0];
+  v = max(v, __builtin_shuffle(v, Ints{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+  v = max(v, __builtin_shuffle(v, Ints{4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3}));
+  v = max(v, __builtin_shuffle(v, Ints{2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));
+  return v[0] > v[1] ? v[0] : v[1];
 }
 
 // e^x within 2 units in the last place. Zero below -87.3 and infinite above 88.7, so that no denormal is ever
@@ -192,5 +185,3 @@ MUSTER_INLINE Floats gelu_derivative(Floats z) {
 }
 
 }  // namespace muster::cpu
-
-#pragma GCC diagnostic pop
