@@ -180,8 +180,10 @@ MUSTER_INLINE Floats gelu_derivative(Floats z) {
   const Floats z2 = z * z;
   const Floats twice_u = z * fma(z2, broadcast(1.5957691216f * 0.044715f), broadcast(1.5957691216f));
   const Floats slope = fma(z2, broadcast(3 * 1.5957691216f * 0.044715f), broadcast(1.5957691216f));
-  const Floats s = sigmoid(twice_u);
-  return fma(z * slope, s * (1.0f - s), s);
+  // 1 - s is e s; the bound keeps e finite where s vanishes anyway.
+  const Floats e = exp(min(broadcast(80.0f), -twice_u));
+  const Floats s = 1.0f / (1.0f + e);
+  return fma(z * slope, s * (e * s), s);
 }
 
 }  // namespace muster::cpu
