@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,13 @@ namespace muster {
 
 enum class ReduceType : std::uint8_t { f32, f64, i64 };
 enum class ReduceOp : std::uint8_t { sum, max };
+
+// A collective that has started here and is not complete.
+struct PendingCollective {
+  std::string what;
+  double seconds = 0;        // since it started: its `after` was complete, and its turn had come
+  std::vector<int> waiting;  // ranks to or from which messages are open, as far as known
+};
 
 class Communicator {
  public:
@@ -42,7 +50,9 @@ class Communicator {
   virtual Event all_gather(std::span<const std::span<std::byte>> pieces, const std::string& what,
                            const Event& after = {}) = 0;
 
-  // In place; every rank ends with the same bits: contributions are combined in rank order.
+  // In place; every rank ends with the same bits: contributions are combined in rank order. Meant for small
+  // data (losses, hashes, flags): it goes through a staging buffer of fixed size, piece by piece, and one
+  // all_reduce of a communicator ends before the next begins.
   virtual Event all_reduce(std::span<std::byte> data, ReduceType type, ReduceOp op, const std::string& what,
                            const Event& after = {}) = 0;
 
@@ -56,6 +66,9 @@ class Communicator {
 
   // Bytes that this rank has sent since it started, by collectives of this communicator.
   virtual std::uint64_t bytes_sent() const = 0;
+
+  // The one that started first, for the watchdog; called from any thread.
+  virtual std::optional<PendingCollective> oldest_pending() const = 0;
 
   // Ends every rank of the job at once with this exit code. Does not return.
   [[noreturn]] virtual void abort(int exit_code) = 0;

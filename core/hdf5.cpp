@@ -279,6 +279,18 @@ void H5File::set_attribute(const std::string& object, const std::string& name, s
     fail_to_write(fmt::format("attribute {} of {} of {}", name, object, path_));
 }
 
+void H5File::set_attribute(const std::string& object, const std::string& name,
+                           std::span<const std::int64_t> values) {
+  const Library library;
+  const hsize_t extent = values.size();
+  const H5Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
+  const H5Handle made(H5Acreate_by_name(handle_.id(), object.c_str(), name.c_str(), H5T_NATIVE_INT64,
+                                        space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                      H5Aclose);
+  if (!made || H5Awrite(made.id(), H5T_NATIVE_INT64, values.data()) < 0)
+    fail_to_write(fmt::format("attribute {} of {} of {}", name, object, path_));
+}
+
 H5Handle H5File::attribute(const std::string& object, const std::string& name) const {
   H5Handle found(H5Aopen_by_name(handle_.id(), object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
                  H5Aclose);

@@ -107,6 +107,8 @@ class H5File {
   // Attributes of `object`, a dataset or group; "/" is the file itself.
   void set_attribute(const std::string& object, const std::string& name, std::int64_t value);
   void set_attribute(const std::string& object, const std::string& name, std::string_view value);
+  void set_attribute(const std::string& object, const std::string& name,
+                     std::span<const std::int64_t> values);
   std::int64_t integer_attribute(const std::string& object, const std::string& name) const;
   std::string string_attribute(const std::string& object, const std::string& name) const;
 

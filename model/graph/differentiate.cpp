@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/error.hpp"
-#include "model/ops/add.hpp"
+#include "model/ops/addition.hpp"
 
 namespace muster {
 
@@ -25,7 +25,7 @@ bool Differentiator::wants_gradient(ValueId value) const { return graph_[value].
 void Differentiator::contribute(ValueId value, ValueId gradient) {
   if (!wants_gradient(value)) return;
   const auto [place, first] = gradients_.try_emplace(value, gradient);
-  if (!first) place->second = apply(std::make_shared<Add>(), {place->second, gradient}, "sum")[0];
+  if (!first) place->second = apply(std::make_shared<Addition>(), {place->second, gradient}, "sum")[0];
 }
 
 std::vector<ValueId> Differentiator::apply(OpPtr op, std::vector<ValueId> inputs, std::string_view name,

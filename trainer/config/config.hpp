@@ -11,12 +11,12 @@
 #include <string_view>
 #include <vector>
 
+#include "data/dataset.hpp"
 #include "model/config.hpp"
 
 namespace muster {
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
-enum class Verify : std::uint8_t { automatic, size, full };
 enum class Reduction : std::uint8_t { fast, invariant };
 enum class ScheduleKind : std::uint8_t { constant, cosine, linear };
 

@@ -7,7 +7,7 @@
 namespace muster {
 
 // Inputs: a, b. Output: like a; may take a's memory.
-class Add final : public Op {
+class Addition final : public Op {
  public:
   std::string_view name() const override { return "add"; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
