@@ -1,0 +1,134 @@
+#include "comm/channel.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.hpp"
+
+namespace muster {
+namespace {
+
+// MPI promises tags up to 32767. Tags come again long after their collectives have ended.
+constexpr int tags = 32768;
+
+}  // namespace
+
+void Collective::send(int peer, std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  channel_->transport_->send(peer, tag_, bytes, open_[static_cast<std::size_t>(peer)]);
+  channel_->bytes_sent_ += bytes.size();
+}
+
+void Collective::receive(int peer, std::span<std::byte> bytes) {
+  if (bytes.empty()) return;
+  channel_->transport_->receive(peer, tag_, bytes, open_[static_cast<std::size_t>(peer)]);
+}
+
+void Collective::signal(int peer) {
+  channel_->transport_->send(peer, tag_, {}, open_[static_cast<std::size_t>(peer)]);
+}
+
+void Collective::await_signal(int peer) {
+  channel_->transport_->receive(peer, tag_, {}, open_[static_cast<std::size_t>(peer)]);
+}
+
+bool Collective::messages_complete() const {
+  return std::ranges::all_of(open_, [](const Transport::Counter& open) { return open == 0; });
+}
+
+Channel::Channel(std::unique_ptr<Transport> transport, std::function<void()> delay)
+    : transport_(std::move(transport)), delay_(std::move(delay)) {}
+
+Channel::~Channel() {
+  if (!idle())
+    fail(std::make_exception_ptr(PeerError("the communicator was closed before its collectives ended")));
+}
+
+void Channel::add(std::unique_ptr<Collective> collective) {
+  if (failure_) {
+    collective->done_.set_complete(failure_);
+    return;
+  }
+  collective->channel_ = this;
+  collective->tag_ = next_tag_;
+  next_tag_ = (next_tag_ + 1) % tags;
+  collective->open_ = std::vector<Transport::Counter>(static_cast<std::size_t>(transport_->size()));
+  waiting_.push_back(std::move(collective));
+}
+
+bool Channel::advance() {
+  if (failure_) return false;
+  try {
+    bool moved = transport_->poll();
+    for (std::size_t i = 0; i < active_.size();) {
+      if (!run(*active_[i], moved)) {
+        ++i;
+        continue;
+      }
+      const std::lock_guard lock(mutex_);
+      active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+    while (start_next()) moved = true;
+    return moved;
+  } catch (...) {
+    fail(std::current_exception());
+    return true;
+  }
+}
+
+bool Channel::start_next() {
+  if (waiting_.empty() || !waiting_.front()->after_.complete()) return false;
+  Collective& next = *waiting_.front();
+  if (next.alone_ && std::ranges::any_of(active_, [](const auto& other) { return other->alone_; }))
+    return false;
+  next.after_.wait();  // complete: throws what its stream failed with
+  if (delay_) delay_();
+  next.started_ = std::chrono::steady_clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    active_.push_back(std::move(waiting_.front()));
+  }
+  waiting_.pop_front();
+  bool moved = false;
+  if (run(next, moved)) {
+    const std::lock_guard lock(mutex_);
+    active_.pop_back();
+  }
+  return true;
+}
+
+bool Channel::run(Collective& collective, bool& moved) {
+  while (collective.messages_complete()) {
+    moved = true;
+    if (collective.next_phase_ == collective.phases_.size()) {
+      if (delay_) delay_();
+      collective.done_.set_complete();
+      return true;
+    }
+    collective.phases_[collective.next_phase_++](collective);
+  }
+  return false;
+}
+
+void Channel::fail(const std::exception_ptr& failure) {
+  failure_ = failure;
+  transport_->abandon();
+  for (const auto& collective : active_) collective->done_.set_complete(failure);
+  for (const auto& collective : waiting_) collective->done_.set_complete(failure);
+  waiting_.clear();
+  const std::lock_guard lock(mutex_);
+  active_.clear();
+}
+
+std::optional<PendingCollective> Channel::oldest_pending() const {
+  const std::lock_guard lock(mutex_);
+  if (active_.empty()) return std::nullopt;
+  const Collective& oldest = *active_.front();
+  PendingCollective pending{oldest.what_, 0, {}};
+  pending.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - oldest.started_).count();
+  for (std::size_t peer = 0; peer < oldest.open_.size(); ++peer)
+    if (oldest.open_[peer] != 0) pending.waiting.push_back(static_cast<int>(peer));
+  return pending;
+}
+
+}  // namespace muster

@@ -1,0 +1,24 @@
+#include "comm/communicator.hpp"
+
+namespace muster {
+
+std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine,
+                                        const std::string& what) {
+  const auto ranks = static_cast<std::size_t>(comm.size()), self = static_cast<std::size_t>(comm.rank());
+  std::vector<std::uint64_t> lengths(ranks);
+  lengths[self] = mine.size();
+  std::vector<std::span<std::byte>> pieces;
+  for (std::uint64_t& length : lengths) pieces.push_back(std::as_writable_bytes(std::span(&length, 1)));
+  comm.all_gather(pieces, what).wait();
+
+  std::vector<std::string> strings(ranks);
+  strings[self] = mine;
+  for (std::size_t r = 0; r < ranks; ++r) {
+    strings[r].resize(lengths[r]);
+    pieces[r] = std::as_writable_bytes(std::span(strings[r]));
+  }
+  comm.all_gather(pieces, what).wait();
+  return strings;
+}
+
+}  // namespace muster

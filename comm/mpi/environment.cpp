@@ -1,0 +1,35 @@
+#include "comm/mpi/environment.hpp"
+
+#include <cstdio>
+#include <exception>
+
+#include "comm/async_communicator.hpp"
+#include "comm/mpi/transport.hpp"
+#include "core/error.hpp"
+
+namespace muster {
+
+MpiEnvironment::MpiEnvironment() : exceptions_(std::uncaught_exceptions()) {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_MULTIPLE)
+    throw UserError("this MPI was built without MPI_THREAD_MULTIPLE: install one with it (Open MPI has it)");
+  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+}
+
+MpiEnvironment::~MpiEnvironment() {
+  if (std::uncaught_exceptions() > exceptions_) {
+    std::fflush(nullptr);
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::defect));
+  }
+  MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> MpiEnvironment::world(MemoryAccount& account) {
+  MPI_Comm own;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &own), "MPI_Comm_dup");
+  return std::make_unique<AsyncCommunicator>(std::make_shared<Progress>(),
+                                             std::make_unique<MpiTransport>(own), account);
+}
+
+}  // namespace muster

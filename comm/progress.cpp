@@ -1,0 +1,97 @@
+#include "comm/progress.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "core/stream.hpp"
+
+namespace muster {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+// How long to sleep when nothing has moved for `quiet`: an eighth of that, so that a message is noticed
+// soon in proportion to the time it took.
+std::chrono::microseconds pause_after(Clock::duration quiet) {
+  return std::clamp(std::chrono::duration_cast<std::chrono::microseconds>(quiet / 8), 20us, 200us);
+}
+
+// Below this, a message is likely to be answered before a sleep would end.
+constexpr auto patience = 10us;
+
+// A message that counts as sent may still lie in a queue of the transport, which moves when it is polled.
+constexpr auto heartbeat = 10ms;
+
+}  // namespace
+
+Progress::Progress() : thread_([this] { run(); }) {}
+
+Progress::~Progress() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Progress::post(std::function<void()> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  changed_.notify_all();
+}
+
+void Progress::call(const std::function<void()>& job) {
+  const Event done = Event::pending();
+  post([&job, done] {
+    std::exception_ptr failure;
+    try {
+      job();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    done.set_complete(failure);
+  });
+  done.wait();
+}
+
+void Progress::add(Progressing& object) { objects_.push_back(&object); }
+
+void Progress::remove(Progressing& object) { std::erase(objects_, &object); }
+
+void Progress::run() {
+  Clock::time_point last_move = Clock::now();
+  std::vector<std::function<void()>> jobs;
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      const auto called = [&] { return stopping_ || !jobs_.empty(); };
+      if (std::ranges::all_of(objects_, &Progressing::idle)) {
+        if (objects_.empty())
+          changed_.wait(lock, called);
+        else
+          changed_.wait_for(lock, heartbeat, called);
+        last_move = Clock::now();
+      } else if (const auto quiet = Clock::now() - last_move; quiet > patience) {
+        changed_.wait_for(lock, pause_after(quiet), called);
+      } else {
+        lock.unlock();
+        std::this_thread::yield();
+        lock.lock();
+      }
+      if (stopping_ && jobs_.empty()) return;
+      jobs.swap(jobs_);
+    }
+    bool moved = !jobs.empty();
+    for (const auto& job : jobs) job();
+    jobs.clear();
+    for (Progressing* object : objects_) moved = object->advance() || moved;
+    if (moved) last_move = Clock::now();
+  }
+}
+
+}  // namespace muster

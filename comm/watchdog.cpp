@@ -1,0 +1,63 @@
+#include "comm/watchdog.hpp"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include "core/error.hpp"
+
+namespace muster {
+namespace {
+
+// Ranks that wait in the same collective notice it at about the same time; the first must not end the others
+// before they have said so.
+constexpr std::chrono::milliseconds time_to_report{500};
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+}  // namespace
+
+Watchdog::Watchdog(Communicator& comm, double limit_seconds) : comm_(comm), limit_seconds_(limit_seconds) {
+  if (limit_seconds_ > 0) thread_ = std::thread([this] { watch(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Watchdog::watch() {
+  const std::chrono::duration<double> interval(std::clamp(limit_seconds_ / 8, 0.01, 5.0));
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, interval, [this] { return stopping_; })) {
+    const auto pending = comm_.oldest_pending();
+    if (!pending || pending->seconds < limit_seconds_) continue;
+    const std::string line = report(*pending);
+    std::fwrite(line.data(), 1, line.size(), stderr);  // one call, so that lines of ranks do not mix
+    std::fflush(stderr);
+    std::this_thread::sleep_for(time_to_report);
+    comm_.abort(static_cast<int>(ExitCode::try_again));
+  }
+}
+
+std::string Watchdog::report(const PendingCollective& pending) const {
+  const auto silent = pending.waiting.empty()
+                          ? std::string("nobody in particular")
+                          : fmt::format("{} {}", pending.waiting.size() == 1 ? "rank" : "ranks",
+                                        fmt::join(pending.waiting, ", "));
+  return fmt::format("muster: rank {} on {} has waited {:.0f} s in {} at step {} for {}; ending all ranks\n",
+                     comm_.rank(), host_name(), pending.seconds, pending.what, step_.load(), silent);
+}
+
+}  // namespace muster

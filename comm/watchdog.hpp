@@ -1,0 +1,43 @@
+// The watchdog: when a collective takes too long, a peer hangs, and so would the whole job, for ever. It says
+// who waits for whom and ends all ranks with ExitCode::try_again.
+//
+// Only the time after a collective's start counts: a rank that still computes what it is going to send is not
+// waiting, a rank that waits for it is.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "comm/communicator.hpp"
+
+namespace muster {
+
+class Watchdog {
+ public:
+  // Watches `comm`, which outlives it. A limit of 0 s never barks.
+  Watchdog(Communicator& comm, double limit_seconds);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  // The training step, for the report.
+  void set_step(std::int64_t step) { step_ = step; }
+
+ private:
+  void watch();
+  std::string report(const PendingCollective& pending) const;
+
+  Communicator& comm_;
+  double limit_seconds_;
+  std::atomic<std::int64_t> step_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace muster

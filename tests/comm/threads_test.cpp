@@ -1,0 +1,159 @@
+#include <atomic>
+#include <chrono>
+#include <gtest/gtest.h>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "comm/agree.hpp"
+#include "comm/threads/ranks.hpp"
+#include "comm/watchdog.hpp"
+#include "core/error.hpp"
+#include "core/stream.hpp"
+#include "tests/comm/behaviours.hpp"
+
+namespace muster {
+namespace {
+
+using Case = std::tuple<std::size_t, int, std::uint64_t>;  // behaviour, ranks, delays
+
+std::string name_of_case(const testing::TestParamInfo<Case>& test) {
+  const auto& [behaviour, ranks, delays] = test.param;
+  return behaviours()[behaviour].name + "_on_" + std::to_string(ranks) +
+         (delays == 0 ? "" : "_delayed_" + std::to_string(delays));
+}
+
+class OnThreads : public testing::TestWithParam<Case> {};
+
+TEST_P(OnThreads, behaves) {
+  const auto& [behaviour, ranks, delays] = GetParam();
+  run_ranks(ranks, behaviours()[behaviour].show, delays);
+}
+
+INSTANTIATE_TEST_SUITE_P(Communicator, OnThreads,
+                         testing::Combine(testing::Range(std::size_t{0}, behaviours().size()),
+                                          testing::Values(1, 2, 3, 4, 7), testing::Values(0, 1, 2)),
+                         name_of_case);
+
+TEST(RunRanks, a_failure_of_one_rank_wakes_the_others_and_is_the_one_rethrown) {
+  std::atomic<int> woken = 0;
+  try {
+    run_ranks(4, [&](Communicator& comm) {
+      comm.barrier("all here").wait();
+      if (comm.rank() == 2) throw std::runtime_error("rank 2 is out of luck");
+      try {
+        std::vector<std::string> all = gather_strings(comm, "mine", "names");
+      } catch (const PeerError&) {
+        ++woken;
+        throw;
+      }
+    });
+    FAIL() << "nothing was thrown";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "rank 2 is out of luck");
+  }
+  EXPECT_EQ(woken, 3);
+}
+
+TEST(RunRanks, a_failure_wakes_a_rank_that_splits) {
+  EXPECT_THROW(run_ranks(3,
+                         [](Communicator& comm) {
+                           if (comm.rank() == 0) throw UserError(std::string("not today"));
+                           comm.split(0, 0);
+                         }),
+               UserError);
+}
+
+TEST(RunRanks, after_a_failure_every_later_collective_fails) {
+  run_ranks(2, [](Communicator& comm) {
+    if (comm.rank() == 1) return;
+    EXPECT_THROW(comm.barrier("without rank 1").wait(), PeerError);
+    EXPECT_THROW(comm.barrier("again").wait(), PeerError);
+  });
+}
+
+TEST(Communicator, a_failed_event_fails_the_collective_behind_it) {
+  run_ranks(2, [](Communicator& comm) {
+    const Event after = Event::pending();
+    after.set_complete(std::make_exception_ptr(std::runtime_error("the kernel failed")));
+    double value = 1;
+    EXPECT_THROW(comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum,
+                                 "loss", after)
+                     .wait(),
+                 std::runtime_error);
+    EXPECT_EQ(value, 1);
+  });
+}
+
+TEST(Communicator, sizes_that_disagree_are_a_defect) {
+  EXPECT_THROW(run_ranks(2,
+                         [](Communicator& comm) {
+                           std::vector<std::byte> data(comm.rank() == 0 ? 100 : 102);
+                           comm.broadcast(data, 0, "weights").wait();
+                         }),
+               Defect);
+}
+
+TEST(Communicator, a_wrong_number_of_pieces_is_a_defect) {
+  run_ranks(2, [](Communicator& comm) {
+    EXPECT_THROW(comm.all_gather({}, "nothing"), Defect);
+    std::vector<std::byte> odd(5);
+    EXPECT_THROW(comm.all_reduce(odd, ReduceType::f32, ReduceOp::sum, "odd"), Defect);
+    EXPECT_THROW(comm.broadcast(odd, 2, "from nobody"), Defect);
+  });
+}
+
+TEST(Communicator, destroying_it_fails_what_is_still_under_way) {
+  run_ranks(2, [](Communicator& comm) {
+    auto part = comm.split(0, comm.rank());
+    if (comm.rank() == 0) {
+      const Event lonely = part->barrier("nobody else comes");
+      part.reset();
+      EXPECT_THROW(lonely.wait(), PeerError);
+    }
+    comm.barrier("end").wait();
+  });
+}
+
+void wait_for_rank_1_under_a_watchdog(double limit_seconds) {
+  run_ranks(3, [&](Communicator& comm) {
+    Watchdog watchdog(comm, limit_seconds);
+    watchdog.set_step(41);
+    comm.barrier("start").wait();
+    if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
+    comm.barrier("sum of the losses").wait();
+  });
+}
+
+TEST(WatchdogDeathTest, names_rank_step_collective_and_peer_and_ends_all_ranks) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(wait_for_rank_1_under_a_watchdog(0.3), testing::ExitedWithCode(75),
+              "muster: rank [02] on .* in sum of the losses at step 41 for rank 1; ending all ranks\n");
+}
+
+TEST(Watchdog, is_silent_while_a_rank_computes_what_it_will_send) {
+  // The collective waits for its event, five times as long as the limit.
+  run_ranks(1, [](Communicator& comm) {
+    Watchdog watchdog(comm, 0.05);
+    ThreadStream compute;
+    compute.enqueue([] { std::this_thread::sleep_for(std::chrono::milliseconds(250)); });
+    double value = 1;
+    comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum, "loss",
+                    compute.record())
+        .wait();
+    EXPECT_EQ(value, 1);
+  });
+}
+
+TEST(Watchdog, a_limit_of_zero_never_barks) {
+  run_ranks(2, [](Communicator& comm) {
+    Watchdog watchdog(comm, 0);
+    if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    comm.barrier("late").wait();
+  });
+}
+
+}  // namespace
+}  // namespace muster
