@@ -1,4 +1,4 @@
-// GELU and SwiGLU, and their gradients. 
+// GELU and SwiGLU, and their gradients.
 #include "model/ops/activation.hpp"
 
 #include "model/ops/cpu/elementwise.hpp"
@@ -10,9 +10,8 @@ void gelu(const Op&, const KernelArgs& args) {
     using T = decltype(like);
     const T* z = args.inputs[0].as<T>();
     T* y = args.outputs[0].as<T>();
-    for_lanes_parallel(args.outputs[0].elements(), [=](std::int64_t i, auto part) {
-      store(y + i, gelu(load(z + i, part)), part);
-    });
+    for_lanes_parallel(args.outputs[0].elements(),
+                       [=](std::int64_t i, auto part) { store(y + i, gelu(load(z + i, part)), part); });
   });
 }
 

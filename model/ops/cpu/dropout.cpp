@@ -10,7 +10,7 @@ namespace muster::cpu {
 void dropout(const Op& op, const KernelArgs& args) {
   const auto& attributes = static_cast<const Dropout&>(op);
   const std::uint32_t threshold = dropped_below(attributes.probability());
-  const Floats scale = broadcast(static_cast<float>(1.0 / (1.0 - static_cast<double>(attributes.probability()))));
+  const float scale = static_cast<float>(1.0 / (1.0 - static_cast<double>(attributes.probability())));
   const std::int64_t length = attributes.rows_per_sample() * args.inputs[0].columns();
   const std::int64_t samples = length == 0 ? 0 : args.inputs[0].elements() / length;
   constexpr std::int64_t task_elements = 8192;
@@ -29,8 +29,10 @@ void dropout(const Op& op, const KernelArgs& args) {
       for (std::int64_t e = begin; e < end; e += 64) {
         philox_64(static_cast<std::uint32_t>(e / 4), stream, words);
         for_lanes(e, std::min(end, e + 64), [&](std::int64_t i, auto part) {
-          const Floats kept = keep_at_least(load(x + sample * length + i, part) * scale, words + (i - e), threshold);
-          store(y + sample * length + i, kept, part);
+          Words drawn;
+          std::memcpy(&drawn, words + (i - e), sizeof drawn);
+          const Floats scaled = load(x + sample * length + i, part) * scale;
+          store(y + sample * length + i, select(drawn >= threshold, scaled, Floats{}), part);
         });
       }
     });

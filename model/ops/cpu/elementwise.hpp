@@ -12,8 +12,8 @@
 
 namespace muster::cpu {
 
-// The lanes of a vector that are in use: all, known to the compiler, or the first few. An element's bits are the same
-// with both.
+// The lanes of a vector that are in use: all, known to the compiler, or the first few. An element's bits are
+// the same with both.
 struct WholeVector {};
 struct PartOfVector {
   std::int64_t count;

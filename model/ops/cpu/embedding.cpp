@@ -1,4 +1,5 @@
-// Rows of tables, and their gradient: a counting sort of the ids, then each row of the table is summed by one task.
+// Rows of tables, and their gradient: a counting sort of the ids, then each row of the table is summed by one
+// task.
 #include "model/ops/embedding.hpp"
 
 #include "model/ops/cpu/elementwise.hpp"
@@ -7,7 +8,8 @@
 namespace muster::cpu {
 namespace {
 
-// Workspace of the gradient: where the positions of each id begin (one entry more than ids), then the positions.
+// Workspace of the gradient: where the positions of each id begin (one entry more than ids), then the
+// positions.
 std::int64_t offsets_of(std::int64_t ids) { return ids + 1; }
 
 }  // namespace
@@ -26,13 +28,13 @@ void embedding(const Op&, const KernelArgs& args) {
           const W* token_row = table.as<W>() + tokens[row] * width;
           T* to = y.as<T>() + row * width;
           if (positional) {
-            const W* position_row =
-                args.inputs[3].as<W>() + args.inputs[2].as<std::int32_t>()[row] * width;
+            const W* position_row = args.inputs[3].as<W>() + args.inputs[2].as<std::int32_t>()[row] * width;
             for_lanes(0, width, [=](std::int64_t c, auto part) {
               store(to + c, load(token_row + c, part) + load(position_row + c, part), part);
             });
           } else {
-            for_lanes(0, width, [=](std::int64_t c, auto part) { store(to + c, load(token_row + c, part), part); });
+            for_lanes(0, width,
+                      [=](std::int64_t c, auto part) { store(to + c, load(token_row + c, part), part); });
           }
         }
       });

@@ -1,4 +1,5 @@
-// LayerNorm and RMSNorm with the residual addition, row by row; their gradient, whose sums over rows run over blocks.
+// LayerNorm and RMSNorm with the residual addition, row by row; their gradient, whose sums over rows run over
+// blocks.
 #include "model/ops/norm.hpp"
 
 #include <cmath>
@@ -9,7 +10,8 @@
 namespace muster::cpu {
 namespace {
 
-// Sum of term(c, part) over a row. Lanes beyond the row load as zero, so a term must vanish there or be masked.
+// Sum of term(c, part) over a row. Lanes beyond the row load as zero, so a term must vanish there or be
+// masked.
 template <class Term>
 float sum_of_row(std::int64_t columns, Term&& term) {
   Floats total = Floats{};
@@ -43,7 +45,8 @@ void statistics_of_row(NormKind kind, float epsilon, const S* s, std::int64_t co
   statistics[1] = 1.0f / std::sqrt(squares / count + epsilon);
 }
 
-// The sums over rows of one output each lie in the workspace, [blocks, C]. Blocks depend on the number of rows only.
+// The sums over rows of one output each lie in the workspace, [blocks, C]. Blocks depend on the number of
+// rows only.
 std::int64_t rows_of_block(std::int64_t rows) { return std::max<std::int64_t>(32, (rows + 127) / 128); }
 std::int64_t blocks_of(std::int64_t rows) { return (rows + rows_of_block(rows) - 1) / rows_of_block(rows); }
 
@@ -165,13 +168,14 @@ void norm_gradient(const Op& op, const KernelArgs& args) {
     with_type(s.dtype(), [&](auto like_stream) {
       using D = decltype(like);
       using S = decltype(like_stream);
-      D* copy = norm.branch() ? args.outputs.back().as<D>() : nullptr;
+      D* copy = args.outputs.size() > (norm.bias() ? 3u : 2u) ? args.outputs.back().as<D>() : nullptr;
       parallel_tasks(blocks, [&](std::int64_t block, int) {
         float* dweight = dweight_blocks + block * columns;
         float* dbias = dbias_blocks ? dbias_blocks + block * columns : nullptr;
         std::fill_n(dweight, columns, 0.0f);
         if (dbias) std::fill_n(dbias, columns, 0.0f);
-        const std::int64_t begin = block * rows_of_block(rows), end = std::min(rows, begin + rows_of_block(rows));
+        const std::int64_t begin = block * rows_of_block(rows),
+                           end = std::min(rows, begin + rows_of_block(rows));
         for (std::int64_t row = begin; row < end; ++row) {
           const std::int64_t at = row * columns;
           const GradientRow<D, S> gradient{dy.as<D>() + at,

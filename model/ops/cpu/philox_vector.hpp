@@ -7,10 +7,10 @@
 #include <cstring>
 
 #include "core/philox.hpp"
+#include "model/ops/cpu/vector.hpp"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"  // as in vector.hpp
 
 namespace muster::cpu {
 
@@ -28,14 +28,13 @@ inline std::uint32_t dropped_below(float p) {
 
 // words[e] for e in [0, 64) is the word of element 4 first + e: word e % 4 of the counter first + e / 4.
 // `words` is aligned to 64 bytes.
-inline void philox_64(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {
+MUSTER_INLINE void philox_64(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {
   using Wide [[gnu::vector_size(64)]] = std::uint64_t;
-  using Words [[gnu::vector_size(64)]] = std::uint32_t;
   // Counters in the low halves of 64-bit lanes, where multiplication leaves both halves of its product; what
   // stands in the high halves is never read. Lane 4 l + j of the merged words holds counter 4 j + l, so that
   // they are brought into order inside 128-bit lanes alone.
   const auto multiply = [](Wide a, std::uint64_t factor) -> Wide {
-#ifdef __AVX512F__
+#if MUSTER_AVX512
     return reinterpret_cast<Wide>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a),
                                                          _mm512_set1_epi64(static_cast<long long>(factor))));
 #else
@@ -53,12 +52,12 @@ inline void philox_64(std::uint32_t first, const RandomStream& stream, std::uint
   std::uint32_t k0 = static_cast<std::uint32_t>(stream.seed),
                 k1 = static_cast<std::uint32_t>(stream.seed >> 32);
   for (int round = 0; round < 10; ++round) {
-    for (auto& lanes : c) {
-      const Wide a = multiply(lanes[0], 0xD2511F53u), b = multiply(lanes[2], 0xCD9E8D57u);
-      lanes[0] = (b >> 32) ^ lanes[1] ^ k0;
-      lanes[1] = b;
-      lanes[2] = (a >> 32) ^ lanes[3] ^ k1;
-      lanes[3] = a;
+    for (auto& x : c) {
+      const Wide a = multiply(x[0], 0xD2511F53u), b = multiply(x[2], 0xCD9E8D57u);
+      x[0] = (b >> 32) ^ x[1] ^ k0;
+      x[1] = b;
+      x[2] = (a >> 32) ^ x[3] ^ k1;
+      x[3] = a;
     }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
@@ -84,3 +83,5 @@ inline void philox_64(std::uint32_t first, const RandomStream& stream, std::uint
 }
 
 }  // namespace muster::cpu
+
+#pragma GCC diagnostic pop

@@ -122,7 +122,7 @@ MUSTER_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
 MUSTER_INLINE Floats sqrt(Floats v) {
 #if MUSTER_AVX512
-  return reinterpret_cast<Floats>(_mm512_sqrt_ps(reinterpret_cast<__m512>(v)));
+  return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v)));
 #else
   for (int i = 0; i < lanes; ++i) v[i] = std::sqrt(v[i]);
   return v;

@@ -1,0 +1,159 @@
+// Kernels over flat spaces. An element's result depends on the element alone, a sum on its block of 4,096
+// alone.
+#include "model/ops/flat.hpp"
+
+#include <cmath>
+
+#include "model/ops/cpu/elementwise.hpp"
+#include "model/ops/cpu/philox_vector.hpp"
+
+namespace muster {
+namespace cpu {
+namespace {
+
+using Doubles = double __attribute__((vector_size(64)));
+using HalfFloats = float __attribute__((vector_size(32)));
+
+void adamw(const AdamW& rule, std::span<float> weights, std::span<float> first, std::span<float> second,
+           std::span<const float> gradients) {
+  check(
+      first.size() == weights.size() && second.size() == weights.size() && gradients.size() == weights.size(),
+      "weights, moments and gradients of one length");
+  const float beta1 = rule.beta1, beta2 = rule.beta2, epsilon = rule.epsilon;
+  const float rest1 = static_cast<float>(1.0 - static_cast<double>(beta1));
+  const float rest2 = static_cast<float>(1.0 - static_cast<double>(beta2));
+  const float keep = static_cast<float>(1.0 - static_cast<double>(rule.lr) * static_cast<double>(rule.decay));
+  const float step = static_cast<float>(static_cast<double>(rule.lr) / rule.correction1);
+  const float root = static_cast<float>(1.0 / std::sqrt(rule.correction2));
+  const float scale = rule.gradient_scale;
+  float *w = weights.data(), *m = first.data(), *v = second.data();
+  const float* gradient = gradients.data();
+  for_lanes_parallel(static_cast<std::int64_t>(weights.size()), [=](std::int64_t i, auto part) {
+    const Floats g = load(gradient + i, part) * scale;
+    const Floats new_m = fma(broadcast(beta1), load(m + i, part), rest1 * g);
+    const Floats new_v = fma(broadcast(beta2), load(v + i, part), rest2 * g * g);
+    const Floats update = step * new_m / fma(sqrt(new_v), broadcast(root), broadcast(epsilon));
+    store(m + i, new_m, part);
+    store(v + i, new_v, part);
+    store(w + i, fma(broadcast(keep), load(w + i, part), -update), part);
+  });
+}
+
+MUSTER_INLINE void add_squares(Floats x, Doubles& low, Doubles& high) {
+  const HalfFloats lower = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+  const HalfFloats upper = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  const Doubles a = __builtin_convertvector(lower, Doubles), b = __builtin_convertvector(upper, Doubles);
+  low += a * a;  // exact product: 24 + 24 bits
+  high += b * b;
+}
+
+void block_squares(std::span<const float> x, std::span<double> sums) {
+  const std::int64_t count = static_cast<std::int64_t>(x.size());
+  check(static_cast<std::int64_t>(sums.size()) == (count + flat_block - 1) / flat_block,
+        "a sum for each block of 4,096 elements");
+  parallel_ranges(count, 4 * flat_block, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t begin = first; begin < last; begin += flat_block) {
+      Doubles low{}, high{};
+      for_lanes(begin, std::min(last, begin + flat_block),
+                [&](std::int64_t i, auto part) { add_squares(load(x.data() + i, part), low, high); });
+      const Doubles s = low + high;
+      sums[static_cast<std::size_t>(begin / flat_block)] =
+          ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+    }
+  });
+}
+
+void add_flat(std::span<float> a, std::span<const float> b) {
+  check(a.size() == b.size(), "sums of spaces of one length");
+  float* to = a.data();
+  const float* from = b.data();
+  for_lanes_parallel(static_cast<std::int64_t>(a.size()), [=](std::int64_t i, auto part) {
+    store(to + i, load(to + i, part) + load(from + i, part), part);
+  });
+}
+
+void to_bf16(std::span<const float> from, std::span<bf16> to) {
+  check(from.size() == to.size(), "copies of one length");
+  const float* x = from.data();
+  bf16* y = to.data();
+  for_lanes_parallel(static_cast<std::int64_t>(from.size()),
+                     [=](std::int64_t i, auto part) { store(y + i, load(x + i, part), part); });
+}
+
+// ln x for normal x in (0, 1], by Cephes' polynomial (Moshier 1992): x = 2^e m with m in [sqrt 1/2, sqrt 2).
+MUSTER_INLINE Floats log(Floats x) {
+  const Words bits = reinterpret_cast<Words>(x) - 0x3f3504f3u;  // the bits of sqrt(1/2): e = 0 from there on
+  const Ints exponent = reinterpret_cast<Ints>(bits) >> 23;
+  const Floats mantissa = reinterpret_cast<Floats>((bits & 0x007fffffu) + 0x3f3504f3u);
+  const Floats e = __builtin_convertvector(exponent, Floats);
+  const Floats f = mantissa - 1.0f, f2 = f * f;
+  Floats p = broadcast(7.0376836292e-2f);
+  for (const float coefficient : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f})
+    p = fma(p, f, broadcast(coefficient));
+  Floats result = fma(e, broadcast(-2.12194440e-4f), p * f * f2);
+  result = fma(f2, broadcast(-0.5f), result);
+  return fma(e, broadcast(0.693359375f), f + result);
+}
+
+// Cosine and sine of 2 pi u for u in [0, 1) with 24 bits: u - n/4 is exact.
+MUSTER_INLINE void cos_sin_of_turns(Floats u, Floats& cosine, Floats& sine) {
+  const Floats shifted = fma(u, broadcast(4.0f), broadcast(12582912.0f));
+  const Ints quadrant = reinterpret_cast<Ints>(shifted);
+  const Floats r = (u * 4.0f - (shifted - 12582912.0f)) * 1.57079633f, r2 = r * r;
+  Floats s = fma(r2, broadcast(-1.9515295891e-4f), broadcast(8.3321608736e-3f));
+  s = fma(s, r2, broadcast(-1.6666654611e-1f));
+  s = fma(s * r2, r, r);
+  Floats c = fma(r2, broadcast(2.443315711809948e-5f), broadcast(-1.388731625493765e-3f));
+  c = fma(c, r2, broadcast(4.166664568298827e-2f));
+  c = fma(c, r2 * r2, fma(r2, broadcast(-0.5f), broadcast(1.0f)));
+  const Ints odd = (quadrant & 1) != 0;
+  const Floats x = select(odd, s, c), y = select(odd, c, s);
+  cosine = select(((quadrant + 1) & 2) != 0, -x, x);
+  sine = select((quadrant & 2) != 0, -y, y);
+}
+
+void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint32_t key, std::uint64_t seed) {
+  check(first % 4 == 0, "random elements are drawn by fours");
+  const RandomStream stream{0, 0, key, seed};
+  parallel_ranges(static_cast<std::int64_t>(x.size()), 4096, [=](std::int64_t begin, std::int64_t end) {
+    alignas(64) std::uint32_t words[64];
+    for (std::int64_t i = begin; i < end; i += 64) {
+      philox_64(static_cast<std::uint32_t>((first + i) / 4), stream, words);
+      alignas(64) float normals[64];
+      for (int half = 0; half < 64; half += 32) {
+        Words a, b;
+        std::memcpy(&a, words + half, sizeof a);
+        std::memcpy(&b, words + half + 16, sizeof b);
+        a >>= 8;
+        b >>= 8;
+        const Words even =
+            __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const Words odd =
+            __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        const Floats u = 1.0f - __builtin_convertvector(even, Floats) * 0x1p-24f;
+        const Floats radius = scale * sqrt(-2.0f * log(u));
+        Floats cosine, sine;
+        cos_sin_of_turns(__builtin_convertvector(odd, Floats) * 0x1p-24f, cosine, sine);
+        cosine *= radius;
+        sine *= radius;
+        store(normals + half,
+              __builtin_shufflevector(cosine, sine, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+        store(normals + half + 16, __builtin_shufflevector(cosine, sine, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                                           13, 29, 14, 30, 15, 31));
+      }
+      std::copy_n(normals, std::min<std::int64_t>(64, end - i), x.data() + i);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace cpu
+
+const FlatKernels& cpu_flat_kernels() {
+  static constexpr FlatKernels kernels = {cpu::adamw, cpu::block_squares, cpu::add_flat, cpu::to_bf16,
+                                          cpu::fill_normal};
+  return kernels;
+}
+
+}  // namespace muster
