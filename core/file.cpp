@@ -36,6 +36,12 @@ File File::create(const std::string& path) {
   return File(descriptor, path);
 }
 
+File File::open_to_update(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (descriptor < 0) fail("open", path, errno);
+  return File(descriptor, path);
+}
+
 File::File(File&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
 
@@ -84,6 +90,16 @@ void File::write(std::span<const std::byte> bytes) {
 }
 
 void File::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void File::write_at(std::span<const std::byte> bytes, std::uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t put = pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail("write", path_, errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+    offset += static_cast<std::uint64_t>(put);
+  }
+}
 
 void File::sync() {
   if (fsync(descriptor_) != 0) fail("write", path_, errno);

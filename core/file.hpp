@@ -15,6 +15,8 @@ class File {
   static File open_to_read(const std::string& path);
   // Creates or truncates.
   static File create(const std::string& path);
+  // An existing file, to be written in place.
+  static File open_to_update(const std::string& path);
 
   File() = default;
   File(File&& other) noexcept;
@@ -31,6 +33,7 @@ class File {
   // Appends; throws UserError naming the file and the remedy when the disk is full.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+  void write_at(std::span<const std::byte> bytes, std::uint64_t offset);
   void sync();
 
  private:

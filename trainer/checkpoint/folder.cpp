@@ -1,0 +1,271 @@
+#include "trainer/checkpoint/folder.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+#include <tuple>
+
+#include "comm/agree.hpp"
+#include "comm/communicator.hpp"
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/hash.hpp"
+#include "trainer/checkpoint/manifest.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+enum class Stage { complete, partial, replaced, removing };
+
+struct FolderName {
+  std::int64_t step = 0, attempt = 0;
+  Stage stage = Stage::complete;
+};
+
+std::optional<std::int64_t> take_number(std::string_view& text) {
+  std::int64_t value = 0;
+  if (text.empty() || text.front() < '0' || text.front() > '9') return std::nullopt;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc()) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return value;
+}
+
+bool take(std::string_view& text, std::string_view prefix) {
+  const bool found = text.starts_with(prefix);
+  if (found) text.remove_prefix(prefix.size());
+  return found;
+}
+
+// Nothing for what this program did not name.
+std::optional<FolderName> parse_name(std::string_view text) {
+  FolderName name;
+  if (!take(text, "step-")) return std::nullopt;
+  const std::size_t before = text.size();
+  const auto step = take_number(text);
+  if (!step || before - text.size() < 8) return std::nullopt;
+  name.step = *step;
+  if (text.empty()) return name;
+  if (text.ends_with(".removing")) {  // whatever it was before
+    name.stage = Stage::removing;
+    return name;
+  }
+  name.stage = text.starts_with(".partial-") ? Stage::partial : Stage::replaced;
+  if (!take(text, ".partial-") && !take(text, ".replaced-")) return std::nullopt;
+  const auto attempt = take_number(text);
+  if (!attempt || !text.empty()) return std::nullopt;
+  name.attempt = *attempt;
+  return name;
+}
+
+struct Entry {
+  std::string path;
+  FolderName name;
+};
+
+std::vector<Entry> entries_of(const std::string& folder) {
+  std::vector<Entry> entries;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
+    if (const auto name = parse_name(at->path().filename().string()))
+      entries.push_back({folder + "/" + at->path().filename().string(), *name});
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw UserError("cannot list {}: {}: check its permissions", folder, error.message());
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::tie(a.name.step, a.path) < std::tie(b.name.step, b.path);
+  });
+  return entries;
+}
+
+std::vector<std::string> problems_of(const std::string& path, const Manifest& manifest, Trust verify,
+                                     std::size_t share, std::size_t shares) {
+  std::vector<std::string> problems;
+  for (std::size_t rank = share; rank < manifest.files.size(); rank += shares) {
+    const std::string file = path + "/" + rank_file_name(rank);
+    const auto& [bytes, hash] = manifest.files[rank];
+    std::error_code error;
+    if (!fs::is_regular_file(file, error)) {
+      problems.push_back(fmt::format("{} is missing", file));
+      continue;
+    }
+    try {
+      if (const std::uint64_t size = File::open_to_read(file).size(); size != bytes)
+        problems.push_back(fmt::format("{} has {} bytes and its manifest says {}", file, size, bytes));
+      else if (verify == Trust::full && hash_file(file) != hash)
+        problems.push_back(fmt::format("{} was altered: its checksum does not match", file));
+    } catch (const UserError& failure) {
+      problems.emplace_back(failure.what());
+    }
+  }
+  return problems;
+}
+
+CheckpointInfo examine(const Entry& entry) {
+  CheckpointInfo info;
+  info.path = entry.path;
+  info.step = entry.name.step;
+  info.attempt = entry.name.attempt;
+  switch (entry.name.stage) {
+    case Stage::partial:
+      info.problem = "it was never finished";
+      return info;
+    case Stage::replaced:
+      info.problem = "another one was saved in its place";
+      return info;
+    case Stage::removing:
+      info.problem = "it is being removed";
+      return info;
+    case Stage::complete:
+      break;
+  }
+  try {
+    const Manifest manifest = read_manifest(entry.path);
+    info.attempt = manifest.attempt;
+    info.saved = manifest.saved;
+    info.files = manifest.files.size();
+    for (const Manifest::File& file : manifest.files) info.bytes += file.bytes;
+    const auto problems = problems_of(entry.path, manifest, Trust::sizes, 0, 1);
+    info.complete = problems.empty();
+    if (!info.complete) info.problem = problems.front();
+  } catch (const UserError& error) {
+    info.problem = error.what();
+  }
+  return info;
+}
+
+void rename_or_fail(const std::string& from, const std::string& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) throw UserError("cannot rename {} to {}: {}: check its permissions", from, to, error.message());
+}
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) throw UserError("cannot remove {}: {}: check its permissions", path, error.message());
+}
+
+// The rename comes first: what a kill leaves behind has a name that nobody reads.
+void remove_checkpoint(const std::string& path) {
+  const std::string doomed = path + ".removing";
+  remove_tree(doomed);
+  rename_or_fail(path, doomed);
+  remove_tree(doomed);
+}
+
+void warn_of(const Entry& entry, const std::string& problem, const Warn& warn) {
+  warn(fmt::format("skipping {}: {}", entry.path, problem));
+}
+
+// Checkpoints that are complete by their sizes, the newest first.
+class Candidates {
+ public:
+  explicit Candidates(const std::string& folder) : entries_(entries_of(folder)) {}
+
+  // Warns of what it passes over.
+  std::optional<Entry> next(const Warn& warn) {
+    while (!entries_.empty()) {
+      Entry entry = std::move(entries_.back());
+      entries_.pop_back();
+      const CheckpointInfo info = examine(entry);
+      if (info.complete) return entry;
+      warn_of(entry, info.problem, warn);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+}  // namespace
+
+std::string checkpoint_path(const std::string& folder, std::int64_t step) {
+  return fmt::format("{}/step-{:08}", folder, step);
+}
+
+std::string partial_path(const std::string& folder, std::int64_t step, std::int64_t attempt) {
+  return fmt::format("{}.partial-{}", checkpoint_path(folder, step), attempt);
+}
+
+std::string replaced_path(const std::string& folder, std::int64_t step, std::int64_t attempt) {
+  return fmt::format("{}.replaced-{}", checkpoint_path(folder, step), attempt);
+}
+
+std::vector<CheckpointInfo> list_checkpoints(const std::string& folder) {
+  std::vector<CheckpointInfo> infos;
+  for (const Entry& entry : entries_of(folder)) infos.push_back(examine(entry));
+  return infos;
+}
+
+std::vector<std::string> verify_checkpoint(const std::string& path, Trust verify, std::size_t share,
+                                           std::size_t shares) {
+  try {
+    return problems_of(path, read_manifest(path), verify, share, shares);
+  } catch (const UserError& error) {
+    return {error.what()};
+  }
+}
+
+std::optional<std::int64_t> newest_complete(const std::string& folder, Trust verify, const Warn& warn) {
+  Candidates candidates(folder);
+  while (const auto entry = candidates.next(warn)) {
+    if (verify != Trust::full) return entry->name.step;
+    const auto problems = verify_checkpoint(entry->path);
+    if (problems.empty()) return entry->name.step;
+    warn_of(*entry, problems.front(), warn);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::int64_t> newest_complete(Communicator& comm, const std::string& folder, Trust verify,
+                                            const Warn& warn) {
+  const bool first = comm.rank() == 0;
+  std::optional<Candidates> candidates;
+  while (true) {
+    std::string mine;
+    agree(comm, "looking for checkpoints", [&] {
+      if (!first) return;
+      if (!candidates) candidates.emplace(folder);
+      if (const auto entry = candidates->next(warn)) mine = entry->path;
+    });
+    const std::string path = gather_strings(comm, mine, "the newest checkpoint").front();
+    if (path.empty()) return std::nullopt;
+    const Entry entry{path, parse_name(fs::path(path).filename().string()).value()};
+    if (verify != Trust::full) return entry.name.step;
+    const auto problems = verify_checkpoint(path, Trust::full, static_cast<std::size_t>(comm.rank()),
+                                            static_cast<std::size_t>(comm.size()));
+    std::string problem;
+    for (const std::string& told :
+         gather_strings(comm, problems.empty() ? "" : problems.front(), "what is wrong with a checkpoint"))
+      if (problem.empty()) problem = told;
+    if (problem.empty()) return entry.name.step;
+    if (first) warn_of(entry, problem, warn);
+  }
+}
+
+void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt) {
+  check(keep >= 0, "keep_newest needs a number of checkpoints of at least 0");
+  std::vector<CheckpointInfo> complete;
+  for (const Entry& entry : entries_of(folder)) {
+    const bool abandoned = entry.name.stage == Stage::partial && entry.name.attempt < attempt;
+    const bool replaced = entry.name.stage == Stage::replaced && keep > 0;
+    if (entry.name.stage == Stage::removing) remove_tree(entry.path);
+    if (abandoned || replaced) remove_checkpoint(entry.path);
+    if (entry.name.stage != Stage::complete) continue;
+    if (CheckpointInfo info = examine(entry); info.complete) complete.push_back(std::move(info));
+  }
+  if (keep == 0) return;
+  // A later attempt may have gone back: its checkpoints are the latest, whatever their steps.
+  std::sort(complete.begin(), complete.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step);
+  });
+  for (std::size_t i = static_cast<std::size_t>(keep); i < complete.size(); ++i)
+    remove_checkpoint(complete[i].path);
+}
+
+}  // namespace muster

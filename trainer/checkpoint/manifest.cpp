@@ -1,0 +1,183 @@
+#include "trainer/checkpoint/manifest.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+namespace {
+
+using Json = nlohmann::ordered_json;  // the state keeps the order of its keys
+
+// The end of the text: the hash of all before it.
+constexpr std::string_view seal_key = ",\n\"xxh3\": \"";
+constexpr std::string_view seal_end = "\"\n}\n";
+constexpr std::size_t seal_bytes = seal_key.size() + 16 + seal_end.size();
+
+constexpr std::uintmax_t most_bytes = 1u << 30;
+constexpr int most_depth = 64;  // of nested JSON; the state needs a handful
+constexpr std::int64_t most_elements = std::int64_t{1} << 56;
+
+std::string seal(std::string_view body) {
+  return fmt::format("{}{}{}", seal_key, hex(hash_bytes(std::as_bytes(std::span(body)))), seal_end);
+}
+
+Json parse(std::string_view text) {
+  return Json::parse(text, [](int depth, Json::parse_event_t, Json&) {
+    if (depth > most_depth) throw UserError("it is nested too deeply");
+    return true;
+  });
+}
+
+const Json& member(const Json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key)) throw UserError("it has no \"{}\"", key);
+  return object[key];
+}
+
+std::int64_t integer(const Json& value, const char* what) {
+  const bool fits = value.is_number_unsigned() ? value.get<std::uint64_t>() <= std::uint64_t{INT64_MAX}
+                                               : value.is_number_integer();
+  if (!fits || value.get<std::int64_t>() < 0)
+    throw UserError("\"{}\" is not a whole number of at least 0", what);
+  return value.get<std::int64_t>();
+}
+
+std::string text(const Json& value, const char* what) {
+  if (!value.is_string()) throw UserError("\"{}\" is not text", what);
+  return value.get<std::string>();
+}
+
+const Json& list(const Json& value, const char* what) {
+  if (!value.is_array()) throw UserError("\"{}\" is not a list", what);
+  return value;
+}
+
+std::uint64_t hash_of_text(const std::string& digits) {
+  if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
+    throw UserError("\"xxh3\" is not 16 hexadecimal digits");
+  return std::stoull(digits, nullptr, 16);
+}
+
+Manifest::Tensor parse_tensor(const Json& json, std::size_t files) {
+  Manifest::Tensor tensor;
+  for (const Json& extent : list(member(json, "shape"), "shape"))
+    tensor.shape.push_back(integer(extent, "shape"));
+  for (const Json& entry : list(member(json, "pieces"), "pieces")) {
+    if (list(entry, "pieces").size() != 3) throw UserError("\"pieces\" is not a list of three numbers each");
+    const std::int64_t file = integer(entry[2], "pieces");
+    if (static_cast<std::uint64_t>(file) >= files) throw UserError("\"pieces\" name a file that it lacks");
+    tensor.pieces.push_back(
+        {integer(entry[0], "pieces"), integer(entry[1], "pieces"), static_cast<std::size_t>(file), 0});
+  }
+  return tensor;
+}
+
+Manifest parse_manifest(std::string_view whole) {
+  if (whole.size() < seal_bytes || whole.substr(whole.size() - seal_end.size()) != seal_end)
+    throw UserError("it is cut short");
+  if (whole.substr(whole.size() - seal_bytes) != seal(whole.substr(0, whole.size() - seal_bytes)))
+    throw UserError("its content does not match its checksum");
+  const Json json = parse(whole);
+  if (const std::int64_t version = integer(member(json, "format_version"), "format_version");
+      version != Manifest::format_version)
+    throw UserError("its format version is {} and this program reads {} (use the muster that wrote it)",
+                    version, Manifest::format_version);
+  Manifest manifest;
+  manifest.step = integer(member(json, "step"), "step");
+  manifest.attempt = integer(member(json, "attempt"), "attempt");
+  manifest.saved = text(member(json, "saved"), "saved");
+  for (const Json& entry : list(member(json, "files"), "files")) {
+    if (text(member(entry, "name"), "name") != rank_file_name(manifest.files.size()))
+      throw UserError("\"files\" does not list the ranks' files in order");
+    manifest.files.push_back({static_cast<std::uint64_t>(integer(member(entry, "bytes"), "bytes")),
+                              hash_of_text(text(member(entry, "xxh3"), "xxh3"))});
+  }
+  const Json& tensors = member(json, "tensors");
+  if (!tensors.is_object()) throw UserError("\"tensors\" is not an object");
+  for (const auto& [name, value] : tensors.items())
+    manifest.tensors[name] = parse_tensor(value, manifest.files.size());
+  if (const std::string problem = arrange_pieces(manifest); !problem.empty()) throw UserError(problem);
+  manifest.state = member(json, "state").dump();
+  return manifest;
+}
+
+}  // namespace
+
+std::string rank_file_name(std::size_t rank) { return fmt::format("rank-{:05}.h5", rank); }
+
+std::int64_t element_count(const std::vector<std::int64_t>& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : shape) {
+    if (extent <= 0 || extent > most_elements / count)
+      throw UserError("[{}] is not the shape of a tensor", fmt::join(shape, ", "));
+    count *= extent;
+  }
+  return count;
+}
+
+std::string arrange_pieces(Manifest& manifest) {
+  for (auto& [name, tensor] : manifest.tensors) {
+    std::sort(tensor.pieces.begin(), tensor.pieces.end(),
+              [](const auto& a, const auto& b) { return a.begin < b.begin; });
+    std::map<std::size_t, std::uint64_t> used;  // of each file's dataset
+    std::int64_t covered = 0;
+    for (Manifest::Piece& piece : tensor.pieces) {
+      if (piece.begin != covered || piece.end <= piece.begin)
+        return fmt::format("the pieces of {} leave a gap or overlap at element {}", name, covered);
+      covered = piece.end;
+      piece.position = used[piece.file];
+      used[piece.file] += static_cast<std::uint64_t>(piece.end - piece.begin);
+    }
+    if (const std::int64_t count = element_count(tensor.shape); covered != count)
+      return fmt::format("the pieces of {} cover {} of its {} elements", name, covered, count);
+  }
+  return {};
+}
+
+std::string to_text(const Manifest& manifest) {
+  check(Json::accept(manifest.state), "the state given to a checkpoint is not JSON");
+  // One tensor a line: a person reads it, and it stays small.
+  std::string out = fmt::format(
+      "{{\n\"format_version\": {},\n\"step\": {},\n\"attempt\": {},\n\"saved\": \"{}\",\n\"files\": [",
+      Manifest::format_version, manifest.step, manifest.attempt, manifest.saved);
+  for (std::size_t rank = 0; rank < manifest.files.size(); ++rank)
+    out += fmt::format("{}\n  {{\"name\": \"{}\", \"bytes\": {}, \"xxh3\": \"{}\"}}", rank == 0 ? "" : ",",
+                       rank_file_name(rank), manifest.files[rank].bytes, hex(manifest.files[rank].hash));
+  out += "\n],\n\"tensors\": {";
+  const char* separator = "";
+  for (const auto& [name, tensor] : manifest.tensors) {
+    std::vector<std::string> pieces;
+    for (const Manifest::Piece& piece : tensor.pieces)
+      pieces.push_back(fmt::format("[{}, {}, {}]", piece.begin, piece.end, piece.file));
+    out += fmt::format("{}\n  {}: {{\"shape\": [{}], \"pieces\": [{}]}}", separator, Json(name).dump(),
+                       fmt::join(tensor.shape, ", "), fmt::join(pieces, ", "));
+    separator = ",";
+  }
+  out += fmt::format("\n}},\n\"state\": {}", parse(manifest.state).dump(1));
+  return out + seal(out);
+}
+
+Manifest read_manifest(const std::string& folder) {
+  const std::string path = folder + "/" + Manifest::file_name;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error))
+    throw UserError("{} is missing: the checkpoint was never finished; remove its folder", path);
+  const auto refuse = [&](const char* what) {
+    return UserError("cannot use {}: {}; restore it from a copy or remove its folder", path, what);
+  };
+  if (std::filesystem::file_size(path) > most_bytes) throw refuse("it is too large");
+  const std::string whole = read_text(path);
+  try {
+    return parse_manifest(whole);
+  } catch (const UserError& failure) {
+    throw refuse(failure.what());
+  } catch (const Json::exception&) {
+    throw refuse("it is not JSON");
+  }
+}
+
+}  // namespace muster

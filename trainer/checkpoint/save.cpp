@@ -1,0 +1,182 @@
+#include "trainer/checkpoint/save.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/chrono.h>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+#include <sys/statvfs.h>
+#include <tuple>
+#include <vector>
+
+#include "comm/agree.hpp"
+#include "comm/communicator.hpp"
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/text.hpp"
+#include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/manifest.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Drops empty slices and puts the others into the order of the file.
+std::vector<Slice> in_order(std::span<const Slice> given) {
+  std::vector<Slice> slices;
+  for (const Slice& slice : given) {
+    check(!slice.name.empty(), "a slice without a name");
+    check(0 <= slice.begin && slice.begin <= slice.end && slice.end <= element_count(slice.shape),
+          "a slice outside of its tensor");
+    check(slice.values.size() == static_cast<std::uint64_t>(slice.end - slice.begin),
+          "a slice with another number of values");
+    if (slice.begin < slice.end) slices.push_back(slice);
+  }
+  std::sort(slices.begin(), slices.end(), [](const Slice& a, const Slice& b) {
+    return std::tie(a.name, a.begin) < std::tie(b.name, b.begin);
+  });
+  return slices;
+}
+
+// What a rank tells the others of its file.
+std::string to_table(std::uint64_t bytes, std::uint64_t hash, const std::vector<Slice>& slices) {
+  nlohmann::json table = {bytes, hash, nlohmann::json::array()};
+  for (const Slice& slice : slices) table[2].push_back({slice.name, slice.shape, slice.begin, slice.end});
+  return table.dump();
+}
+
+void add_table(Manifest& manifest, const std::string& text) {
+  const nlohmann::json table = nlohmann::json::parse(text);
+  const std::size_t rank = manifest.files.size();
+  manifest.files.push_back({table[0].get<std::uint64_t>(), table[1].get<std::uint64_t>()});
+  for (const nlohmann::json& slice : table[2]) {
+    Manifest::Tensor& tensor = manifest.tensors[slice[0].get<std::string>()];
+    const auto shape = slice[1].get<std::vector<std::int64_t>>();
+    check(tensor.shape.empty() || tensor.shape == shape, "ranks give a tensor different shapes");
+    tensor.shape = shape;
+    tensor.pieces.push_back({slice[2].get<std::int64_t>(), slice[3].get<std::int64_t>(), rank, 0});
+  }
+}
+
+void check_space(const std::string& folder, std::uint64_t bytes) {
+  struct statvfs disk {};
+  if (statvfs(folder.c_str(), &disk) != 0)
+    throw UserError("cannot examine {}: {}", folder, std::strerror(errno));
+  if (disk.f_blocks == 0) return;  // a file system that does not tell
+  if (const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize; room < bytes)
+    throw UserError(
+        "cannot save a checkpoint in {}: it takes {} and {} are free; free space on that disk or lower "
+        "checkpoint.keep",
+        folder, human_bytes(bytes), human_bytes(room));
+}
+
+std::string time_now() {
+  const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw UserError("cannot create {}: {}: check its permissions", path, error.message());
+}
+
+void check_current(const CheckpointRequest& request) {
+  if (!request.still_current())
+    throw UserError("a newer attempt of this run has started: attempt {} stops and leaves {} to it",
+                    request.attempt, request.folder);
+}
+
+// Makes way for the final name: a checkpoint of an earlier attempt may stand there when that attempt died
+// late, or when it was damaged and this one began before it.
+void set_aside(const CheckpointRequest& request, const std::string& path) {
+  std::int64_t attempt = -1;
+  try {
+    attempt = read_manifest(path).attempt;
+  } catch (const UserError&) {  // not a whole checkpoint: no attempt's
+  }
+  if (attempt >= request.attempt)
+    throw UserError("{} exists already, saved by attempt {} of this run; remove it or choose another run.dir",
+                    path, attempt);
+  const std::string aside = replaced_path(request.folder, request.step, request.attempt);
+  if (std::rename(path.c_str(), aside.c_str()) != 0)
+    throw UserError("cannot rename {} to {}: {}", path, aside, std::strerror(errno));
+}
+
+// Unlike rename, never takes the place of an empty folder either.
+bool rename_to_new(const std::string& from, const std::string& to) {
+  int status = renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE);
+  if (status != 0 && errno == EINVAL) status = std::rename(from.c_str(), to.c_str());  // not on every disk
+  if (status != 0 && errno != EEXIST && errno != ENOTEMPTY)
+    throw UserError("cannot rename {} to {}: {}", from, to, std::strerror(errno));
+  return status == 0;
+}
+
+}  // namespace
+
+SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
+                                std::span<const Slice> mine) {
+  const bool first = comm.rank() == 0;
+  const std::string path = checkpoint_path(request.folder, request.step);
+  const std::string partial = partial_path(request.folder, request.step, request.attempt);
+  try {
+    agree(comm, "preparing a checkpoint", [&] {
+      if (!first) return;
+      check_current(request);
+      make_folder(request.folder);
+      std::error_code error;
+      fs::remove_all(partial, error);  // of a save of this attempt that failed
+      make_folder(partial);
+    });
+    std::vector<Slice> slices;
+    std::optional<RankFileWriter> writer;
+    agree(comm, "laying out a checkpoint", [&] {
+      slices = in_order(mine);
+      writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
+    });
+    std::int64_t total = static_cast<std::int64_t>(writer->bytes());
+    comm.all_reduce(std::as_writable_bytes(std::span(&total, 1)), ReduceType::i64, ReduceOp::sum,
+                    "size of a checkpoint")
+        .wait();
+    std::uint64_t hash = 0;
+    agree(comm, "checking the room for a checkpoint",
+          [&] { check_space(partial, static_cast<std::uint64_t>(total)); });
+    agree(comm, "writing a checkpoint", [&] { hash = writer->write(); });
+
+    const auto tables =
+        gather_strings(comm, to_table(writer->bytes(), hash, slices), "what a checkpoint holds");
+    agree(comm, "completing a checkpoint", [&] {
+      if (!first) return;
+      Manifest manifest;
+      manifest.step = request.step;
+      manifest.attempt = request.attempt;
+      manifest.saved = time_now();
+      manifest.state = request.state;
+      for (const std::string& table : tables) add_table(manifest, table);
+      const std::string problem = arrange_pieces(manifest);
+      check(problem.empty(), problem.c_str());
+      write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest));
+      check_current(request);
+      if (!rename_to_new(partial, path)) {
+        set_aside(request, path);
+        if (!rename_to_new(partial, path))
+          throw UserError("{} is made by someone else: stop the other run", path);
+      }
+      sync_path(request.folder);
+    });
+    return {path, static_cast<std::uint64_t>(total)};
+  } catch (...) {
+    std::error_code ignored;  // the first failure is the one to tell
+    if (first) fs::remove_all(partial, ignored);
+    throw;
+  }
+}
+
+}  // namespace muster

@@ -1,0 +1,36 @@
+// Writing a checkpoint so that a kill at any instant leaves either all of it or nothing that looks like it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "trainer/checkpoint/rank_file.hpp"
+
+namespace muster {
+
+class Communicator;
+
+struct CheckpointRequest {
+  std::string folder;        // of the run's checkpoints; made if missing
+  std::int64_t step = 0;     // updates done; names the checkpoint
+  std::int64_t attempt = 0;  // of the run
+  std::string state = "{}";  // any JSON, kept in the manifest as it is; rank 0's counts
+  // Whether this attempt is still the run's newest; asked on rank 0 before anything gets its final name.
+  std::function<bool()> still_current = [] { return true; };
+};
+
+struct SavedCheckpoint {
+  std::string path;
+  std::uint64_t bytes = 0;  // of all ranks' files
+};
+
+// Every rank gives its slices; together they cover each tensor exactly once. Values are written straight
+// from the caller's memory, which must not change meanwhile. If any rank fails, all throw the same UserError
+// and nothing stays behind. A checkpoint of the same step by this or a newer attempt is never touched; one of
+// an earlier attempt, or a damaged one, is set aside.
+SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
+                                std::span<const Slice> mine);
+
+}  // namespace muster
