@@ -1,0 +1,60 @@
+// What prepare reads: files of text, JSON lines or tokens, cut into blocks that are encoded independently of
+// each other, each in bounded memory.
+//
+// A block is a range of 1 MiB of a file. It yields the pieces of documents that lie in it; a line of JSON,
+// and what must be known of a document at its start, belongs to the block where it starts. So the pieces, put
+// together in the order of blocks, depend neither on threads nor on where blocks end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/dtype.hpp"
+#include "data/tokenizer.hpp"
+
+namespace muster {
+
+enum class InputKind : std::uint8_t {
+  text,   // a file is one document
+  jsonl,  // a line is one document, its field "text"
+  ids,    // tokens made elsewhere, .npy or .bin; documents end with the end token if there is one
+};
+
+struct InputFile {
+  std::string path;
+  InputKind kind = InputKind::text;
+  std::uint64_t begin = 0, end = 0;  // of its contents, in bytes
+  DType id_type = DType::u16;        // of ids
+};
+
+// The files named, and those in folders named, in a fixed order: as given, and by name within a folder.
+// Hidden and empty files in folders are passed over. `token_type` (u16 or u32) is that of .bin files; may be
+// empty without any.
+std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
+
+struct Block {
+  const InputFile* file = nullptr;
+  std::uint64_t begin = 0, end = 0;  // in bytes of the file
+};
+inline constexpr std::uint64_t block_bytes = std::uint64_t{1} << 20;
+
+// A run of tokens of one document.
+struct Piece {
+  std::uint64_t tokens = 0;
+  std::uint64_t text_bytes = 0;
+  bool first = false, last = false;  // of its document
+  // Of the first piece: the hash of the document's first 64 KiB of text (or 65,536 ids). It does not depend
+  // on the tokenizer, so that datasets made with several hold out the same documents.
+  std::uint64_t hash = 0;
+};
+
+struct Encoded {
+  std::vector<std::byte> tokens;  // of the dataset's token type
+  std::vector<Piece> pieces;
+};
+
+Encoded encode(const Block& block, const Tokenizer& tokenizer, DType token_type);
+
+}  // namespace muster

@@ -1,0 +1,183 @@
+#include "data/loader.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.hpp"
+
+namespace muster {
+namespace {
+
+// The most borders inside a sample, beside its start.
+std::int64_t max_inner_borders(const Loader::Options& options) {
+  if (!options.documents) return 0;
+  return std::min(options.sequence, std::max<std::int64_t>(64, options.sequence / 16)) - 1;
+}
+
+std::uint64_t window_bytes(const Loader::Options& options) {
+  return static_cast<std::uint64_t>(options.sequence + 1) * sizeof(std::int32_t);
+}
+
+void check_sources(std::span<const Loader::Source> sources, const Loader::Options& options) {
+  check(!sources.empty(), "a loader needs a source");
+  const Dataset& first = *sources.front().dataset;
+  for (const Loader::Source& source : sources) {
+    const Dataset& dataset = *source.dataset;
+    if (dataset.info().vocabulary > options.vocabulary)
+      throw UserError("{} has a vocabulary of {}, the model one of {}: raise model.vocabulary to {}",
+                      dataset.folder(), dataset.info().vocabulary, options.vocabulary,
+                      dataset.info().vocabulary);
+    if (dataset.info().tokenizer_hash != first.info().tokenizer_hash)
+      throw UserError("{} and {} were made with different tokenizers: prepare them with the same one",
+                      first.folder(), dataset.folder());
+  }
+}
+
+}  // namespace
+
+std::int64_t Loader::max_documents(std::int64_t count, const Options& options) {
+  return count * (1 + max_inner_borders(options));
+}
+
+std::uint64_t Loader::memory(std::span<const DatasetInfo* const> sources, const Options& options) {
+  std::uint64_t bytes = Buffer::counted(window_bytes(options));
+  if (options.documents)
+    for (const DatasetInfo* info : sources)
+      bytes += Buffer::counted(DocumentIndex::bytes(info->split(options.split)));
+  return bytes;
+}
+
+Loader::Loader(std::vector<Source> sources, const Options& options, MemoryAccount& account)
+    : options_(options), window_(account, MemoryKind::data, window_bytes(options)) {
+  check(options.sequence >= 1, "a sample needs a token");
+  check_sources(sources, options);
+  const auto length = static_cast<std::uint64_t>(options.sequence);
+  std::vector<Sampler::Source> mix;
+  for (const Source& source : sources) {
+    State state{
+        .shards = &source.dataset->shards(options.split), .first_sample = {}, .samples = 0, .documents = {}};
+    std::uint64_t longest = 0;
+    for (const Shard& shard : *state.shards) {
+      state.first_sample.push_back(state.samples);
+      state.samples += shard.tokens() == 0 ? 0 : (shard.tokens() - 1) / length;
+      longest = std::max(longest, shard.tokens());
+    }
+    if (state.samples == 0)
+      throw UserError(
+          "the {} split of {} has no sample of {} + 1 tokens, its longest shard has {}: shorten "
+          "train.sequence or "
+          "prepare more text",
+          name_of(options.split), source.dataset->folder(), length, longest);
+    if (options.documents) state.documents.emplace(*state.shards, account);
+    mix.push_back({state.samples, source.weight});
+    sources_.push_back(std::move(state));
+  }
+  if (options.split == Split::train) sampler_.emplace(mix, options.seed);
+}
+
+std::int64_t Loader::samples() const {
+  std::int64_t sum = 0;
+  for (std::size_t k = 0; k < sources_.size(); ++k) sum += samples(k);
+  return sum;
+}
+
+std::int64_t Loader::dropped_tokens() const {
+  std::uint64_t tokens = 0;
+  for (const State& source : sources_)
+    for (const Shard& shard : *source.shards)
+      tokens +=
+          shard.tokens() == 0 ? 0 : (shard.tokens() - 1) % static_cast<std::uint64_t>(options_.sequence);
+  return static_cast<std::int64_t>(tokens);
+}
+
+std::int64_t Loader::epoch_of(std::int64_t slot) {
+  return sampler_ ? static_cast<std::int64_t>(sampler_->at(static_cast<std::uint64_t>(slot)).epoch) : 0;
+}
+
+std::optional<Loader::Window> Loader::window_at(std::int64_t slot) {
+  auto index = static_cast<std::uint64_t>(slot);
+  std::size_t source = 0;
+  if (sampler_) {
+    const Sampler::Sample sample = sampler_->at(index);
+    source = sample.source;
+    index = sample.index;
+  } else {
+    while (source < sources_.size() && index >= sources_[source].samples) index -= sources_[source++].samples;
+    if (source == sources_.size()) return std::nullopt;
+  }
+  // The last shard that starts at or before the sample; shards without samples share their start with the
+  // next.
+  const std::vector<std::uint64_t>& first = sources_[source].first_sample;
+  const auto shard =
+      static_cast<std::size_t>(std::upper_bound(first.begin(), first.end(), index) - first.begin()) - 1;
+  return Window{source, shard, (index - first[shard]) * static_cast<std::uint64_t>(options_.sequence)};
+}
+
+void Loader::fill(std::int64_t first_slot, std::int64_t count, Batch& batch) {
+  const auto tokens = static_cast<std::size_t>(count * options_.sequence);
+  check(first_slot >= 0 && count >= 1 && batch.tokens.size() == tokens && batch.targets.size() == tokens &&
+            batch.positions.size() == tokens &&
+            batch.document_starts.size() == static_cast<std::size_t>(max_documents(count, options_)) + 1,
+        "a batch of another shape");
+  batch.valid_targets = batch.merged_documents = 0;
+  std::size_t starts = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t offset = i * options_.sequence;
+    if (const std::optional<Window> window = window_at(first_slot + i)) {
+      fill_sample(*window, offset, batch, starts);
+    } else {
+      const auto begin = static_cast<std::size_t>(offset),
+                 length = static_cast<std::size_t>(options_.sequence);
+      std::ranges::fill(batch.tokens.subspan(begin, length), 0);
+      std::ranges::fill(batch.targets.subspan(begin, length), ignored_target);
+      const auto positions = batch.positions.subspan(begin, length);
+      std::iota(positions.begin(), positions.end(), 0);
+      batch.document_starts[starts++] = static_cast<std::int32_t>(offset);
+    }
+  }
+  std::ranges::fill(batch.document_starts.subspan(starts), static_cast<std::int32_t>(tokens));
+}
+
+void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch, std::size_t& starts) {
+  const State& source = sources_[window.source];
+  const auto begin = static_cast<std::size_t>(offset), length = static_cast<std::size_t>(options_.sequence);
+  const std::span<std::int32_t> read = window_.as<std::int32_t>().first(length + 1);
+  (*source.shards)[window.shard].read_tokens(window.begin, read);
+  std::ranges::copy(read.first(length), batch.tokens.subspan(begin, length).begin());
+  const std::span<std::int32_t> targets = batch.targets.subspan(begin, length);
+  std::ranges::copy(read.subspan(1), targets.begin());
+
+  ends_.clear();
+  std::int64_t ignored = 0;
+  if (source.documents) {
+    // A document that ends with the last input token makes the last target a border too.
+    source.documents->ends_between(window.shard, window.begin, window.begin + length + 1, ends_);
+    for (std::uint64_t& end : ends_) end -= window.begin;
+    if (!ends_.empty() && ends_.back() == length) {
+      targets[length - 1] = ignored_target;
+      ++ignored;
+      ends_.pop_back();
+    }
+    if (const auto most = static_cast<std::size_t>(max_inner_borders(options_)); ends_.size() > most) {
+      batch.merged_documents += static_cast<std::int64_t>(ends_.size() - most);
+      ends_.resize(most);
+    }
+  }
+  const std::span<std::int32_t> positions = batch.positions.subspan(begin, length);
+  std::size_t document = 0;
+  const auto start_next_at = [&](std::size_t end) {
+    batch.document_starts[starts++] = static_cast<std::int32_t>(begin + document);
+    std::iota(positions.begin() + static_cast<std::ptrdiff_t>(document),
+              positions.begin() + static_cast<std::ptrdiff_t>(end), 0);
+    document = end;
+  };
+  for (const std::uint64_t end : ends_) {
+    start_next_at(end);
+    targets[end - 1] = ignored_target;
+    ++ignored;
+  }
+  start_next_at(length);
+  batch.valid_targets += options_.sequence - ignored;
+}
+
+}  // namespace muster

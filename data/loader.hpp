@@ -1,0 +1,99 @@
+// Samples of a range of global slots, ready for a model: tokens, targets, positions and document borders.
+//
+// A sample is T + 1 tokens, the windows of a shard starting every T tokens; the tail of a shard that does not
+// fill a window is dropped and counted. Training samples come mixed and permuted (data/sampler.hpp),
+// validation samples are the windows in their order, once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/memory.hpp"
+#include "data/dataset.hpp"
+#include "data/document_index.hpp"
+#include "data/sampler.hpp"
+
+namespace muster {
+
+// What fill() writes, over memory of the caller, for `count` samples of T tokens.
+struct Batch {
+  std::span<std::int32_t> tokens;   // [count x T]
+  std::span<std::int32_t> targets;  // [count x T]: the token that follows; ignored_target: none counts here
+  std::span<std::int32_t>
+      positions;  // [count x T]: from 0 in each sample, and in each document if they are apart
+  // [max_documents(count) + 1]: where documents start in tokens; sample borders are among them, the first is
+  // 0, and unused entries repeat the end, count x T.
+  std::span<std::int32_t> document_starts;
+  std::int64_t valid_targets = 0;
+  std::int64_t merged_documents = 0;  // borders left out since a sample had too many
+};
+
+inline constexpr std::int32_t ignored_target = -1;
+
+class Loader {
+ public:
+  struct Source {
+    const Dataset* dataset;  // outlives the loader
+    double weight = 1;
+  };
+  struct Options {
+    std::int64_t sequence = 0;  // T
+    std::uint64_t seed = 0;
+    Split split = Split::train;
+    // Keeps documents apart: positions restart with each, and no target crosses a border.
+    bool documents = false;
+    // The model's; a dataset with a larger one is refused.
+    std::uint32_t vocabulary = 0;
+  };
+
+  // UserError if the sources have different tokenizers, too large a vocabulary, or no sample of T + 1 tokens.
+  Loader(std::vector<Source> sources, const Options& options, MemoryAccount& account);
+
+  // Bytes (MemoryKind::data) that a loader of these sources holds.
+  static std::uint64_t memory(std::span<const DatasetInfo* const> sources, const Options& options);
+  // The most documents in `count` samples; further ones are joined to the one before them. A sample has at
+  // most min(T, max(64, T / 16)), that is, documents of 16 tokens and more on average never meet the bound.
+  static std::int64_t max_documents(std::int64_t count, const Options& options);
+
+  const Options& options() const { return options_; }
+  // Samples of one epoch of a source, or of the whole validation split.
+  std::int64_t samples(std::size_t source) const {
+    return static_cast<std::int64_t>(sources_[source].samples);
+  }
+  std::int64_t samples() const;
+  // Tokens in the tails of shards that no sample holds.
+  std::int64_t dropped_tokens() const;
+  // The epoch of the source that a slot reads.
+  std::int64_t epoch_of(std::int64_t slot);
+
+  // Samples of slots [first_slot, first_slot + count). Validation slots past the end are filled with ignored
+  // targets. Not for two threads at once.
+  void fill(std::int64_t first_slot, std::int64_t count, Batch& batch);
+
+ private:
+  struct State {
+    const std::vector<Shard>* shards = nullptr;
+    std::vector<std::uint64_t> first_sample;  // of each shard
+    std::uint64_t samples = 0;
+    std::optional<DocumentIndex> documents;
+  };
+  struct Window {
+    std::size_t source = 0, shard = 0;
+    std::uint64_t begin = 0;  // its first token in the shard
+  };
+
+  std::optional<Window> window_at(std::int64_t slot);
+  // Writes one sample whose tokens start at `offset` of the batch.
+  void fill_sample(const Window& window, std::int64_t offset, Batch& batch, std::size_t& starts);
+
+  Options options_;
+  std::vector<State> sources_;
+  std::optional<Sampler> sampler_;  // of training
+  Buffer window_;                   // T + 1 tokens
+  std::vector<std::uint64_t> ends_;
+};
+
+}  // namespace muster

@@ -1,0 +1,66 @@
+// Batches read ahead by a thread of its own, into a ring of memory that is taken once.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/memory.hpp"
+#include "data/loader.hpp"
+
+namespace muster {
+
+class Prefetch {
+ public:
+  // `depth` batches of at most `count` samples: one in use, the others read ahead. The loader belongs to the
+  // prefetch's thread as long as that lives.
+  Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count);
+  ~Prefetch();
+  Prefetch(const Prefetch&) = delete;
+  Prefetch& operator=(const Prefetch&) = delete;
+
+  // Bytes (MemoryKind::data) that it takes.
+  static std::uint64_t memory(const Loader::Options& options, int depth, std::int64_t count);
+
+  // Asks for the batch of slots [first_slot, first_slot + count); never blocks.
+  void request(std::int64_t first_slot, std::int64_t count);
+  // The batch of the oldest request not yet given, valid until the next call. Blocks until it is read;
+  // rethrows what reading it threw.
+  const Batch& next();
+  // How long the last next() waited.
+  double waited_ms() const { return waited_ms_; }
+
+ private:
+  struct Request {
+    std::int64_t first_slot, count;
+  };
+  struct Place {
+    Buffer memory;
+    Batch batch;
+    std::exception_ptr failure;
+  };
+
+  void run();
+  void view(Place& place, std::int64_t count) const;
+
+  Loader& loader_;
+  std::int64_t count_;
+  std::vector<Place> ring_;
+  double waited_ms_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Request> requests_;  // not yet begun
+  std::uint64_t requested_ = 0;   // numbers of batches asked for, read, given, and given back
+  std::uint64_t read_ = 0;
+  std::uint64_t given_ = 0;
+  std::uint64_t returned_ = 0;
+  bool stopping_ = false;
+  std::thread reader_;
+};
+
+}  // namespace muster

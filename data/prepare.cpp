@@ -1,0 +1,189 @@
+#include "data/prepare.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <filesystem>
+
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "data/input.hpp"
+#include "data/shard_writer.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The folder of a dataset that is being made; what was made is removed unless it is kept.
+class OutputFolder {
+ public:
+  explicit OutputFolder(const std::string& path) : path_(path) {
+    std::error_code error;
+    made_ = !fs::exists(path_, error);
+    if (!made_ && !fs::is_directory(path_, error))
+      throw UserError("{} is a file: name a new or empty folder for the dataset", path_);
+    if (!made_ && !fs::is_empty(path_, error))
+      throw UserError("{} is not empty: remove it or name a new folder for the dataset", path_);
+    if (made_) fs::create_directories(path_, error);
+    if (error)
+      throw UserError("cannot make the folder {}: {}: check its permissions or name another", path_,
+                      error.message());
+  }
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+  ~OutputFolder() {
+    if (kept_) return;
+    std::error_code ignored;  // the failure that brought us here is the one to tell
+    for (const auto& entry : fs::directory_iterator(path_, ignored)) {
+      const std::string extension = entry.path().extension().string();
+      if (extension == ".h5" || extension == ".partial") fs::remove(entry.path(), ignored);
+    }
+    if (made_) fs::remove(path_, ignored);  // only if it is empty
+  }
+  void keep() { kept_ = true; }
+
+ private:
+  std::string path_;
+  bool made_ = false, kept_ = false;
+};
+
+// Hands out the blocks of all inputs in order.
+class Blocks {
+ public:
+  explicit Blocks(const std::vector<InputFile>& inputs) : inputs_(&inputs) {
+    if (!inputs.empty()) at_ = inputs.front().begin;
+  }
+
+  // Some blocks, about `bytes` together; none at the end.
+  std::vector<Block> next(std::uint64_t bytes) {
+    std::vector<Block> blocks;
+    std::uint64_t taken = 0;
+    while (file_ < inputs_->size() && taken < bytes && blocks.size() < most) {
+      const InputFile& input = (*inputs_)[file_];
+      const std::uint64_t end = std::min(at_ + block_bytes, input.end);
+      blocks.push_back({&input, at_, end});
+      taken += end - at_;
+      at_ = end;
+      if (at_ == input.end && ++file_ < inputs_->size()) at_ = (*inputs_)[file_].begin;
+    }
+    return blocks;
+  }
+
+ private:
+  static constexpr std::size_t most = 4096;
+  const std::vector<InputFile>* inputs_;
+  std::size_t file_ = 0;
+  std::uint64_t at_ = 0;
+};
+
+std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
+                                         const PrepareOptions& options) {
+  const auto is_ids = [](const InputFile& input) { return input.kind == InputKind::ids; };
+  const auto ids = std::find_if(inputs.begin(), inputs.end(), is_ids);
+  if (ids == inputs.end()) return make_tokenizer(options.tokenizer);
+  if (const auto text = std::find_if_not(inputs.begin(), inputs.end(), is_ids); text != inputs.end())
+    throw UserError("{} holds text and {} tokens: prepare them as two datasets", text->path, ids->path);
+  if (!options.vocabulary)
+    throw UserError("{} needs the size of its vocabulary: give --vocabulary", ids->path);
+  return make_id_tokenizer(*options.vocabulary, options.end_token);
+}
+
+// Encodes blocks in parallel; the failure of the first block in order is thrown.
+std::vector<Encoded> encode_all(const std::vector<Block>& blocks, const Tokenizer& tokenizer, DType type) {
+  std::vector<Encoded> encoded(blocks.size());
+  std::vector<std::exception_ptr> failures(blocks.size());
+  parallel_tasks(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int) {
+    const auto i = static_cast<std::size_t>(task);
+    try {
+      encoded[i] = encode(blocks[i], tokenizer, type);
+    } catch (...) {
+      failures[i] = std::current_exception();
+    }
+  });
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+  return encoded;
+}
+
+// Divides documents into the two splits.
+class Division {
+ public:
+  Division(const std::string& folder, const DatasetInfo& info, const PrepareOptions& options)
+      : train_(folder, Split::train, info, options.shard_tokens),
+        validation_(folder, Split::validation, info, options.shard_tokens),
+        share_(options.validation),
+        token_bytes_(size_of(info.token_type())) {}
+
+  void add(const Encoded& encoded, PrepareProgress& done) {
+    std::size_t at = 0;
+    for (const Piece& piece : encoded.pieces) {
+      if (piece.first) held_out_ = static_cast<double>(piece.hash >> 11) * 0x1p-53 < share_;
+      ShardWriter& writer = held_out_ ? validation_ : train_;
+      writer.append(std::span(encoded.tokens).subspan(at, piece.tokens * token_bytes_));
+      if (piece.last) writer.end_document();
+      at += piece.tokens * token_bytes_;
+      (held_out_ ? validation_bytes_ : train_bytes_) += piece.text_bytes;
+      done.tokens += piece.tokens;
+      done.documents += piece.last ? 1 : 0;
+    }
+  }
+
+  void finish(DatasetInfo& info) {
+    info.train = {train_.finish(), train_bytes_};
+    info.validation = {validation_.finish(), validation_bytes_};
+  }
+
+ private:
+  ShardWriter train_, validation_;
+  double share_;
+  std::size_t token_bytes_;
+  bool held_out_ = false;  // the document that is being added
+  std::uint64_t train_bytes_ = 0, validation_bytes_ = 0;
+};
+
+void check_options(const PrepareOptions& options) {
+  if (!(options.validation >= 0 && options.validation <= 1))
+    throw UserError("--validation is {}: it must be a share between 0 and 1", options.validation);
+  if (options.shard_tokens == 0) throw UserError("--shard-tokens is 0: it must be at least 1");
+}
+
+}  // namespace
+
+DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& output,
+                    const PrepareOptions& options,
+                    const std::function<void(const PrepareProgress&)>& progress) {
+  check_options(options);
+  const std::vector<InputFile> files = find_inputs(inputs, options.token_type);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(files, options);
+  DatasetInfo info{.tokenizer = tokenizer->describe(),
+                   .tokenizer_hash = tokenizer->hash(),
+                   .vocabulary = tokenizer->vocabulary(),
+                   .train = {},
+                   .validation = {}};
+  PrepareProgress done;
+  for (const InputFile& file : files) done.total_bytes += file.end - file.begin;
+
+  OutputFolder folder(output);
+  {
+    Division division(output, info, options);
+    Blocks blocks(files);
+    const std::uint64_t batch = 4 * block_bytes * static_cast<std::uint64_t>(thread_count());
+    for (std::vector<Block> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
+      for (const Encoded& encoded : encode_all(some, *tokenizer, info.token_type()))
+        division.add(encoded, done);
+      for (const Block& block : some) done.bytes += block.end - block.begin;
+      if (progress) progress(done);
+    }
+    division.finish(info);
+  }
+  if (done.documents == 0)
+    throw UserError("{} holds no text: name other files", inputs.size() == 1 ? inputs.front() : "the input");
+  if (info.train.shards.empty() && options.validation < 1)
+    throw UserError("all {} documents fell into validation: give more documents, or --validation 0",
+                    done.documents);
+  write_dataset_info(output, info);
+  folder.keep();
+  return info;
+}
+
+}  // namespace muster

@@ -1,0 +1,40 @@
+// Text, JSON lines or tokens in; a dataset out.
+//
+// Documents go to validation by a hash of their start, to train otherwise. The work is parallel, its memory
+// does not grow with the input (block_bytes and some per thread), and the bytes written depend neither on
+// threads nor on the order in which a file system lists files. A failure leaves no dataset, and no file,
+// behind.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/dataset.hpp"
+
+namespace muster {
+
+struct PrepareOptions {
+  std::string tokenizer = "bytes";  // of text
+  double validation = 0.02;         // the share of documents held out, in [0, 1]
+  std::uint64_t shard_tokens = std::uint64_t{64} << 20;
+  // Of tokens made elsewhere (.npy, .bin).
+  std::optional<std::uint32_t> vocabulary;
+  std::optional<std::uint32_t> end_token;
+  std::string token_type;  // of .bin: u16 or u32
+};
+
+struct PrepareProgress {
+  std::uint64_t bytes = 0, total_bytes = 0;  // of the input
+  std::uint64_t documents = 0, tokens = 0;
+};
+
+// Writes the dataset into `output`, a new or empty folder. `progress` is called now and then, and at the end.
+// The validation split may come out empty if documents are few.
+DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& output,
+                    const PrepareOptions& options,
+                    const std::function<void(const PrepareProgress&)>& progress = {});
+
+}  // namespace muster

@@ -1,0 +1,118 @@
+#include "data/tokenizer.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view unknown_character = "\xEF\xBF\xBD";
+
+class BytesTokenizer final : public Tokenizer {
+ public:
+  std::string name() const override { return "bytes"; }
+  std::uint32_t vocabulary() const override { return 257; }
+  std::optional<std::uint32_t> end_token() const override { return 256; }
+
+  void encode(std::string_view text, std::vector<std::uint32_t>& tokens) const override {
+    tokens.reserve(tokens.size() + text.size());
+    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+  }
+
+  std::string decode(std::span<const std::uint32_t> tokens) const override {
+    std::string text;
+    text.reserve(tokens.size());
+    for (const std::uint32_t token : tokens) {
+      if (token < 256) text += static_cast<char>(token);
+      if (token > 256) text += unknown_character;
+    }
+    return text;
+  }
+
+  std::string describe() const override {
+    return json{{"kind", "bytes"}, {"vocabulary", 257}, {"end_token", 256}}.dump();
+  }
+};
+
+class IdTokenizer final : public Tokenizer {
+ public:
+  IdTokenizer(std::uint32_t vocabulary, std::optional<std::uint32_t> end_token)
+      : vocabulary_(vocabulary), end_token_(end_token) {
+    if (vocabulary == 0) throw UserError("a vocabulary of 0 tokens: give --vocabulary, at least 1");
+    if (end_token && *end_token >= vocabulary)
+      throw UserError("end token {} lies outside the vocabulary of {}: correct --end-token or --vocabulary",
+                      *end_token, vocabulary);
+  }
+
+  std::string name() const override { return "ids"; }
+  std::uint32_t vocabulary() const override { return vocabulary_; }
+  std::optional<std::uint32_t> end_token() const override { return end_token_; }
+
+  void encode(std::string_view, std::vector<std::uint32_t>&) const override {
+    throw UserError(
+        "the dataset was made of token ids and knows no text: give token ids, or prepare it from text");
+  }
+
+  std::string decode(std::span<const std::uint32_t> tokens) const override {
+    std::string text;
+    for (const std::uint32_t token : tokens)
+      if (token != end_token_) text += std::to_string(token) + ' ';
+    return text;
+  }
+
+  std::string describe() const override {
+    json description{{"kind", "ids"}, {"vocabulary", vocabulary_}};
+    if (end_token_) description["end_token"] = *end_token_;
+    return description.dump();
+  }
+
+ private:
+  std::uint32_t vocabulary_;
+  std::optional<std::uint32_t> end_token_;
+};
+
+}  // namespace
+
+std::uint64_t Tokenizer::hash() const {
+  const std::string description = describe();
+  return hash_bytes(std::as_bytes(std::span(description)));
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec) {
+  if (spec == "bytes") return std::make_unique<BytesTokenizer>();
+  throw UserError("unknown tokenizer '{}': known is bytes", spec);
+}
+
+std::unique_ptr<Tokenizer> make_id_tokenizer(std::uint32_t vocabulary,
+                                             std::optional<std::uint32_t> end_token) {
+  return std::make_unique<IdTokenizer>(vocabulary, end_token);
+}
+
+std::unique_ptr<Tokenizer> tokenizer_from_description(const std::string& description,
+                                                      const std::string& where) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  try {
+    const json parsed = json::parse(description);
+    const std::string kind = parsed.at("kind");
+    if (kind == "bytes") tokenizer = std::make_unique<BytesTokenizer>();
+    if (kind == "ids") {
+      std::optional<std::uint32_t> end_token;
+      if (parsed.contains("end_token")) end_token = parsed.at("end_token").get<std::uint32_t>();
+      tokenizer = std::make_unique<IdTokenizer>(parsed.at("vocabulary").get<std::uint32_t>(), end_token);
+    }
+  } catch (const json::exception& error) {
+    throw UserError("the tokenizer in {} cannot be read ({}): restore the file or make it again", where,
+                    error.what());
+  }
+  if (!tokenizer || tokenizer->describe() != description)
+    throw UserError(
+        "the tokenizer in {} is of a kind that this version does not know: {}: use a newer version", where,
+        description);
+  return tokenizer;
+}
+
+}  // namespace muster
