@@ -1,0 +1,124 @@
+#include "trainer/plan/run_plan.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.hpp"
+#include "model/families/language_model.hpp"
+
+namespace muster {
+namespace {
+
+Division divide(const Config& config, int ranks) {
+  const TrainConfig& train = config.train;
+  if (train.reduction == Reduction::invariant) {
+    if (ranks > train.shards)
+      throw UserError(
+          "{} ranks are more than train.shards = {}: start fewer ranks, or raise train.shards for a new run",
+          ranks, train.shards);
+    return {static_cast<int>(train.shards), train.batch / train.shards, train.micro_batch};
+  }
+  if (train.batch % (ranks * train.micro_batch) != 0)
+    throw UserError(
+        "train.batch = {} cannot be divided over {} ranks in micro-batches of {}: change train.batch, "
+        "train.micro_batch or the number of ranks",
+        train.batch, ranks, train.micro_batch);
+  return {ranks, train.batch / ranks, train.micro_batch};
+}
+
+LanguageModelShape micro_batch_shape(const Config& config) {
+  LanguageModelShape shape{config.train.micro_batch, config.train.sequence, 0};
+  if (config.data.documents)
+    shape.document_starts =
+        Loader::max_documents(config.train.micro_batch, loader_options(config, Split::train)) + 1;
+  return shape;
+}
+
+}  // namespace
+
+Loader::Options loader_options(const Config& config, Split split) {
+  return {config.train.sequence, static_cast<std::uint64_t>(config.run.seed), split, config.data.documents,
+          static_cast<std::uint32_t>(config.model.vocabulary)};
+}
+
+std::uint64_t RunPlan::total_bytes() const {
+  std::uint64_t sum = 0;
+  for (const std::uint64_t bytes : memory) sum += bytes;
+  return sum;
+}
+
+std::int64_t RunPlan::parameters() const {
+  std::int64_t sum = 0;
+  for (const Parameter& parameter : training.graph.parameters)
+    sum += elements_of(logical_shape(training.graph, parameter));
+  return sum;
+}
+
+std::int64_t RunPlan::staging_elements(std::size_t bucket) const {
+  return buckets[bucket].pieces[static_cast<std::size_t>(rank)].size();
+}
+
+RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes) {
+  const Division division = divide(config, ranks);
+  const LanguageModelShape shape = micro_batch_shape(config);
+  RunPlan plan{
+      make_plan(language_model_training(config.model, shape, config.run.precision, config.train.recompute),
+                cpu_kernels(), threads),
+      make_plan(language_model_evaluation(config.model, shape, config.run.precision), cpu_kernels(), threads),
+      division,
+      {},
+      {},
+      {},
+      {},
+      {}};
+  plan.rank = rank;
+  plan.ranks = ranks;
+  for (int r = 0; r < ranks; ++r) {
+    const LeafRange range = shards_of_rank(division.leaves, ranks, r);
+    plan.leaves.push_back(range);
+    for (const Subtree& root : roots_of_range(division.leaves, range.begin, range.end)) {
+      plan.roots.push_back(root);
+      plan.root_owner.push_back(r);
+    }
+  }
+  const LeafRange mine = plan.leaves[static_cast<std::size_t>(rank)];
+  plan.gradient_buffers = buffers_needed(division.leaves, mine.begin, mine.end);
+  plan.buckets = make_buckets(plan.training.space.elements, ranks);
+  for (const Bucket& bucket : plan.buckets)
+    plan.updated.push_back(config.train.sharding == 0 ? bucket.range
+                                                      : bucket.pieces[static_cast<std::size_t>(rank)]);
+  plan.flops_per_step =
+      plan.training.matrix_flops * static_cast<double>(config.train.batch / division.micro_batch);
+
+  const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
+  std::uint64_t updated = 0;
+  for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
+  const std::int64_t my_roots = std::count(plan.root_owner.begin(), plan.root_owner.end(), rank);
+  const std::int64_t foreign_roots = static_cast<std::int64_t>(plan.roots.size()) - my_roots;
+  const auto piece = static_cast<std::uint64_t>(owned_elements(plan.buckets, rank));
+  const std::uint64_t blocks = elements / static_cast<std::uint64_t>(flat_block);
+
+  const auto bytes = [&](MemoryKind kind) -> std::uint64_t& {
+    return plan.memory[static_cast<std::size_t>(kind)];
+  };
+  bytes(MemoryKind::parameters) = Buffer::counted(elements * 4);
+  bytes(MemoryKind::compute_weights) =
+      config.run.precision == Precision::bf16 ? Buffer::counted(elements * 2) : 0;
+  bytes(MemoryKind::gradients) =
+      Buffer::counted(elements * 4) * static_cast<std::uint64_t>(plan.gradient_buffers);
+  bytes(MemoryKind::optimizer) = 2 * Buffer::counted(updated * 4);
+  bytes(MemoryKind::activations) =
+      Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+  bytes(MemoryKind::communication) = Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots)) +
+                                     2 * Buffer::counted(blocks * sizeof(double));
+  bytes(MemoryKind::data) = data_bytes;
+
+  // To each owner its piece of my roots; to all others my piece of the parameters and of the blocks of the
+  // norm (and, with sharding 0, of the summed gradients).
+  const auto others = static_cast<std::uint64_t>(ranks - 1);
+  plan.bytes_sent_per_step = (elements - piece) * 4 * static_cast<std::uint64_t>(my_roots) +
+                             others * piece * 4 + others * piece / flat_block * sizeof(double);
+  return plan;
+}
+
+}  // namespace muster

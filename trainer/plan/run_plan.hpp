@@ -1,0 +1,60 @@
+// Everything about a run that is known before it starts: shapes, memory by kind, communication and cost.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "comm/reduction.hpp"
+#include "core/memory.hpp"
+#include "data/loader.hpp"
+#include "model/graph/plan.hpp"
+#include "trainer/config/config.hpp"
+#include "trainer/plan/ownership.hpp"
+
+namespace muster {
+
+// How the G sequences of a step become leaves of the reduction tree, and leaves micro-batches. Invariant: the
+// leaves are the V shards whatever the number of ranks; fast: one leaf a rank.
+struct Division {
+  int leaves = 1;
+  std::int64_t samples_per_leaf = 1;
+  std::int64_t micro_batch = 1;
+
+  std::int64_t micro_batches_per_leaf() const { return samples_per_leaf / micro_batch; }
+};
+
+struct RunPlan {
+  Plan training;
+  Plan evaluation;
+  Division division;
+  std::vector<LeafRange> leaves;  // by rank
+  std::vector<Subtree> roots;     // of all ranks, in order
+  std::vector<int> root_owner;    // the rank that computes each
+  std::vector<Bucket> buckets;
+  std::vector<Range>
+      updated;  // by bucket: what this rank updates; its piece, or all of it with train.sharding = 0
+  int gradient_buffers = 1;
+  int rank = 0;
+  int ranks = 1;
+
+  std::array<std::uint64_t, memory_kinds> memory{};  // bytes by kind, as a MemoryAccount will count them
+  std::uint64_t bytes_sent_per_step = 0;             // by this rank
+  double flops_per_step = 0;                         // of all ranks
+
+  std::uint64_t total_bytes() const;
+  std::int64_t parameters() const;  // without padding
+  // Elements of staging that bucket `b` needs for one root of another rank.
+  std::int64_t staging_elements(std::size_t bucket) const;
+};
+
+// `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration cannot be
+// divided over `ranks`.
+RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes);
+
+Loader::Options loader_options(const Config& config, Split split);
+// Batches in the prefetch ring.
+inline constexpr int prefetch_depth = 3;
+
+}  // namespace muster

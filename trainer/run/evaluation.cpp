@@ -1,0 +1,87 @@
+#include "trainer/run/evaluation.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "comm/agree.hpp"
+#include "comm/reduction.hpp"
+#include "trainer/plan/run_plan.hpp"
+
+namespace muster {
+
+double EvaluationResult::perplexity() const { return std::exp(loss); }
+
+double EvaluationResult::bits_per_byte(const DatasetInfo& info) const {
+  if (info.validation.text_bytes == 0) return 0;
+  return loss / std::log(2.0) * static_cast<double>(info.validation.tokens()) /
+         static_cast<double>(info.validation.text_bytes);
+}
+
+Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm,
+                       Stream& stream, MemoryAccount& account)
+    : config_(config),
+      executor_(plan),
+      comm_(comm),
+      stream_(stream),
+      prefetch_(loader, account, prefetch_depth, config.train.micro_batch),
+      windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
+}
+
+EvaluationResult Evaluation::run(const Bindings& bindings) {
+  struct Leaf {
+    double loss = 0;
+    std::int64_t targets = 0;
+  };
+  const std::int64_t b = config_.train.micro_batch;
+  const int leaves = static_cast<int>((windows_ + b - 1) / b);
+  std::vector<Leaf> results(static_cast<std::size_t>(leaves));
+  const auto part = [&](int rank) {
+    const LeafRange range = shards_of_rank(leaves, comm_.size(), rank);
+    return std::span(results).subspan(static_cast<std::size_t>(range.begin),
+                                      static_cast<std::size_t>(range.end - range.begin));
+  };
+
+  agree(comm_, "reading validation data", [&] {
+    const LeafRange mine = shards_of_rank(leaves, comm_.size(), comm_.rank());
+    for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b, b);
+    for (int leaf = mine.begin; leaf < mine.end; ++leaf) {
+      const Batch& batch = prefetch_.next();
+      // With eval.windows the last micro-batch may reach beyond what was asked for.
+      const std::int64_t wanted = std::min(b, windows_ - leaf * b) * config_.train.sequence;
+      std::fill(batch.targets.begin() + wanted, batch.targets.end(), ignored_target);
+      Leaf& result = results[static_cast<std::size_t>(leaf)];
+      result.targets =
+          std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
+      const auto fill = [&](std::string_view name, std::span<const std::int32_t> values) {
+        stream_.enqueue([to = executor_.view(name, bindings), values] {
+          std::memcpy(to.data, values.data(), values.size_bytes());
+        });
+      };
+      fill("tokens", batch.tokens);
+      fill("positions", batch.positions);
+      fill("targets", batch.targets);
+      if (config_.data.documents) fill("document_starts", batch.document_starts);
+      executor_.run(stream_, bindings, StepScalars{});
+      stream_.enqueue(
+          [&result, loss = executor_.view("loss", bindings)] { result.loss = *loss.as<double>(); });
+      stream_.synchronize();
+    }
+  });
+
+  std::vector<std::span<std::byte>> pieces;
+  for (int rank = 0; rank < comm_.size(); ++rank) pieces.push_back(std::as_writable_bytes(part(rank)));
+  comm_.all_gather(pieces, "losses of the evaluation").wait();
+
+  EvaluationResult total;
+  std::vector<double> losses;
+  for (const Leaf& leaf : results) {
+    losses.push_back(leaf.loss);
+    total.targets += leaf.targets;
+  }
+  if (total.targets > 0) total.loss = tree_sum(losses) / static_cast<double>(total.targets);
+  return total;
+}
+
+}  // namespace muster

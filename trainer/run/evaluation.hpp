@@ -1,0 +1,41 @@
+// The loss on the validation split: every window once, a micro-batch a leaf of the tree, leaves divided over
+// the ranks, so that the result is the same to the last bit on any number of ranks.
+#pragma once
+
+#include <cstdint>
+
+#include "comm/communicator.hpp"
+#include "core/stream.hpp"
+#include "data/loader.hpp"
+#include "data/prefetch.hpp"
+#include "model/executor.hpp"
+#include "trainer/config/config.hpp"
+
+namespace muster {
+
+struct EvaluationResult {
+  double loss = 0;  // mean over the valid targets, nats
+  std::int64_t targets = 0;
+  double perplexity() const;
+  // loss / ln 2 x tokens / bytes, of the split's raw text; 0 when the length of the text is unknown.
+  double bits_per_byte(const DatasetInfo& info) const;
+};
+
+class Evaluation {
+ public:
+  // `loader` reads the validation split. `windows`: at most so many (0: all).
+  Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm, Stream& stream,
+             MemoryAccount& account);
+
+  EvaluationResult run(const Bindings& bindings);
+
+ private:
+  const Config& config_;
+  Executor executor_;
+  Communicator& comm_;
+  Stream& stream_;
+  Prefetch prefetch_;
+  std::int64_t windows_;
+};
+
+}  // namespace muster

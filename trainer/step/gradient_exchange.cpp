@@ -1,0 +1,82 @@
+#include "trainer/step/gradient_exchange.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "model/ops/flat.hpp"
+
+namespace muster {
+
+GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm,
+                                   MemoryAccount& account)
+    : plan_(plan),
+      state_(state),
+      comm_(comm),
+      adds_(combine_order(plan.roots)),
+      arrived_(plan.buckets.size()) {
+  std::vector<int> count(static_cast<std::size_t>(plan.ranks));
+  for (const int owner : plan.root_owner) index_in_rank_.push_back(count[static_cast<std::size_t>(owner)]++);
+  const auto foreign =
+      static_cast<std::int64_t>(plan.roots.size()) - count[static_cast<std::size_t>(plan.rank)];
+  std::int64_t elements = 0;
+  for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
+    staging_begin_.push_back(elements);
+    elements += foreign * plan.staging_elements(b);
+  }
+  staging_ = Buffer(account, MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
+}
+
+// This rank's piece of a root: in its own gradients, or in the staging memory.
+std::span<float> GradientExchange::operand(std::size_t root, std::size_t bucket) const {
+  const Range piece = plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)];
+  const auto size = static_cast<std::size_t>(piece.size());
+  if (plan_.root_owner[root] == plan_.rank)
+    return state_.gradients[static_cast<std::size_t>(index_in_rank_[root])].as<float>().subspan(
+        static_cast<std::size_t>(piece.begin), size);
+  const auto foreign_before =
+      std::count_if(plan_.root_owner.begin(), plan_.root_owner.begin() + static_cast<long>(root),
+                    [&](int owner) { return owner != plan_.rank; });
+  return staging_.as<float>().subspan(
+      static_cast<std::size_t>(staging_begin_[bucket] + foreign_before * piece.size()), size);
+}
+
+void GradientExchange::start(std::size_t bucket, const Event& ready) {
+  arrived_[bucket].clear();
+  if (plan_.ranks == 1) return;
+  const auto ranks = static_cast<std::size_t>(plan_.ranks);
+  const int rounds = 1 + *std::max_element(index_in_rank_.begin(), index_in_rank_.end());
+  // Round k carries the k-th root of every rank that has so many.
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<std::span<const std::byte>> send(ranks);
+    std::vector<std::span<std::byte>> receive(ranks);
+    for (std::size_t root = 0; root < plan_.roots.size(); ++root) {
+      if (index_in_rank_[root] != round) continue;
+      const auto owner = static_cast<std::size_t>(plan_.root_owner[root]);
+      if (plan_.root_owner[root] != plan_.rank) {
+        receive[owner] = std::as_writable_bytes(operand(root, bucket));
+        continue;
+      }
+      const std::span<float> mine = state_.gradients[static_cast<std::size_t>(round)].as<float>();
+      for (std::size_t peer = 0; peer < ranks; ++peer) {
+        const Range piece = plan_.buckets[bucket].pieces[peer];
+        if (peer != owner)
+          send[peer] = std::as_bytes(
+              mine.subspan(static_cast<std::size_t>(piece.begin), static_cast<std::size_t>(piece.size())));
+      }
+    }
+    arrived_[bucket].push_back(
+        comm_.all_to_all(send, receive, fmt::format("reduction of gradients, bucket {}", bucket), ready));
+  }
+}
+
+std::span<float> GradientExchange::finish(std::size_t bucket, Stream& stream) {
+  for (const Event& event : arrived_[bucket]) stream.wait(event);
+  for (const Add& add : adds_) {
+    const std::span<float> left = operand(static_cast<std::size_t>(add.left), bucket);
+    const std::span<const float> right = operand(static_cast<std::size_t>(add.right), bucket);
+    stream.enqueue([left, right] { cpu_flat_kernels().add(left, right); });
+  }
+  return operand(0, bucket);
+}
+
+}  // namespace muster

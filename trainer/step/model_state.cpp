@@ -1,0 +1,58 @@
+#include "trainer/step/model_state.hpp"
+
+#include <algorithm>
+
+#include "core/hash.hpp"
+#include "model/ops/flat.hpp"
+
+namespace muster {
+
+ModelState::ModelState(const RunPlan& plan, const Config& config, MemoryAccount& account) {
+  const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
+  master = Buffer(account, MemoryKind::parameters, elements * 4);
+  if (config.run.precision == Precision::bf16)
+    compute = Buffer(account, MemoryKind::compute_weights, elements * 2);
+  for (int i = 0; i < plan.gradient_buffers; ++i)
+    gradients.emplace_back(account, MemoryKind::gradients, elements * 4);
+  std::int64_t updated = 0;
+  for (const Range& range : plan.updated) {
+    moments_begin.push_back(updated);
+    updated += range.size();
+  }
+  m = Buffer(account, MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
+  v = Buffer(account, MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
+  arena = Buffer(account, MemoryKind::activations,
+                 std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+}
+
+void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
+  const std::span<float> all = master.as<float>();
+  const Graph& graph = plan.training.graph;
+  for (const Segment& segment : segments(graph, plan.training.space, {0, plan.training.space.elements})) {
+    const Parameter& parameter = graph.parameters[segment.parameter];
+    const auto values = all.subspan(static_cast<std::size_t>(segment.flat),
+                                    static_cast<std::size_t>(segment.end - segment.begin));
+    if (parameter.init.kind == Init::Kind::constant)
+      std::fill(values.begin(), values.end(), parameter.init.scale);
+    else
+      cpu_flat_kernels().fill_normal(values, 0, parameter.init.scale, fnv1a(graph[parameter.value].name),
+                                     seed);
+  }
+}
+
+void ModelState::refresh_compute(Range range) {
+  if (compute.empty()) return;
+  const auto begin = static_cast<std::size_t>(range.begin), size = static_cast<std::size_t>(range.size());
+  cpu_flat_kernels().to_bf16(master.as<float>().subspan(begin, size),
+                             compute.as<bf16>().subspan(begin, size));
+}
+
+Bindings ModelState::bindings(std::size_t gradient_buffer) const {
+  return {arena.data(), master.data(), compute.data(), gradients[gradient_buffer].data(), nullptr};
+}
+
+Bindings ModelState::inference() const {
+  return {arena.data(), master.data(), compute.data(), nullptr, nullptr};
+}
+
+}  // namespace muster

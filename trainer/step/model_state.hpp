@@ -1,0 +1,33 @@
+// The memory that a training run holds: parameters, gradients, optimizer state, one arena. Nothing is taken
+// after this.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/memory.hpp"
+#include "model/executor.hpp"
+#include "trainer/plan/run_plan.hpp"
+
+namespace muster {
+
+struct ModelState {
+  Buffer master;                  // f32, all parameters
+  Buffer compute;                 // bf16 copies, empty in f32
+  std::vector<Buffer> gradients;  // f32, one for each open subtree of leaves
+  Buffer m, v;  // Adam's moments of what this rank updates, packed in the order of the buckets
+  std::vector<std::int64_t> moments_begin;  // of each bucket in m and v, elements
+  Buffer arena;
+
+  ModelState(const RunPlan& plan, const Config& config, MemoryAccount& account);
+
+  // Fresh weights: numbers depend on the seed and each parameter's name only.
+  void initialise(const RunPlan& plan, std::uint64_t seed);
+  // Fills the compute copies of a range from the masters.
+  void refresh_compute(Range range);
+
+  Bindings bindings(std::size_t gradient_buffer) const;
+  Bindings inference() const;
+};
+
+}  // namespace muster

@@ -1,0 +1,36 @@
+// The update of the parameters: AdamW on what this rank owns, then everyone gets the new values.
+//
+// train.sharding = 1: each rank holds the moments of its pieces and updates these; the new values are
+// gathered. train.sharding = 0: the summed gradients are gathered first, and every rank updates everything.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "core/stream.hpp"
+#include "model/ops/flat.hpp"
+#include "trainer/plan/run_plan.hpp"
+#include "trainer/step/model_state.hpp"
+
+namespace muster {
+
+class Update {
+ public:
+  Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm);
+
+  // `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set for each parameter
+  // here.
+  void apply(const AdamW& rule, std::span<const std::span<float>> sums, Stream& stream);
+
+ private:
+  std::span<const float> gradient(std::size_t bucket, std::span<float> sum, Stream& stream);
+
+  const Config& config_;
+  const RunPlan& plan_;
+  ModelState& state_;
+  Communicator& comm_;
+  std::vector<std::vector<Segment>> segments_;  // by bucket, of what this rank updates
+};
+
+}  // namespace muster
