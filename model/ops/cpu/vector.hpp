@@ -116,7 +116,7 @@ MUSTER_INLINE Floats fma(Floats a, Floats b, Floats c) {
 
 MUSTER_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 
-// A NaN in b is passed on, one in a is not: keep the running value in b.
+// A NaN in b is passed on, one in a is not.
 MUSTER_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 MUSTER_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
