@@ -42,6 +42,12 @@ File File::open_to_update(const std::string& path) {
   return File(descriptor, path);
 }
 
+File File::open_to_append(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (descriptor < 0) fail("open", path, errno);
+  return File(descriptor, path);
+}
+
 File::File(File&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
 

@@ -15,6 +15,8 @@ class File {
   static File open_to_read(const std::string& path);
   // Creates or truncates.
   static File create(const std::string& path);
+  // Writes go to the end of an existing file.
+  static File open_to_append(const std::string& path);
   // An existing file, to be written in place.
   static File open_to_update(const std::string& path);
 

@@ -1,0 +1,117 @@
+#include "trainer/run_folder.hpp"
+
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <set>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "trainer/build_info.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RunFolderTest : public testing::Test {
+ protected:
+  RunFolderTest() {
+    std::string pattern = (fs::temp_directory_path() / "muster_run_XXXXXX").string();
+    root_ = mkdtemp(pattern.data());
+  }
+  ~RunFolderTest() override { fs::remove_all(root_); }
+  RunFolder made() {
+    RunFolder folder(root_ + "/a/run");
+    folder.create();
+    return folder;
+  }
+  std::string root_;
+};
+
+TEST_F(RunFolderTest, creates_everything_that_a_run_writes_into) {
+  const RunFolder folder = made();
+  EXPECT_TRUE(fs::is_directory(folder.checkpoints()));
+  EXPECT_TRUE(fs::is_directory(fs::path(folder.log(3)).parent_path()));
+  EXPECT_EQ(fs::path(folder.log(3)).filename(), "rank-3.log");
+  EXPECT_NO_THROW(folder.create());
+}
+
+TEST_F(RunFolderTest, a_fresh_run_wants_an_empty_folder) {
+  EXPECT_NO_THROW(RunFolder(root_ + "/missing").require_empty());
+  EXPECT_NO_THROW(RunFolder(root_).require_empty());
+  EXPECT_THROW(made().require_empty(), UserError);
+}
+
+TEST_F(RunFolderTest, a_folder_without_a_configuration_is_no_run) {
+  const RunFolder folder = made();
+  EXPECT_THROW(folder.require_run(), UserError);
+  write_text_atomically(folder.config(), "");
+  EXPECT_NO_THROW(folder.require_run());
+}
+
+TEST_F(RunFolderTest, a_file_in_the_way_of_the_folder_is_named) {
+  write_text_atomically(root_ + "/file", "");
+  const RunFolder folder(root_ + "/file");
+  EXPECT_THROW(folder.require_empty(), UserError);
+  EXPECT_THROW(folder.create(), UserError);
+}
+
+TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
+  const RunFolder folder = made();
+  const Attempt first = Attempt::begin(folder);
+  EXPECT_EQ(first.number(), 1);
+  EXPECT_FALSE(first.previous().has_value());
+  EXPECT_NO_THROW(first.check_current());
+
+  const Attempt second = Attempt::begin(folder);
+  EXPECT_EQ(second.number(), 2);
+  EXPECT_FALSE(first.still_current());
+  EXPECT_FALSE(Attempt::join(folder, 1).still_current());
+  EXPECT_TRUE(Attempt::join(folder, 2).still_current());
+  ASSERT_TRUE(second.previous().has_value());
+  EXPECT_EQ(second.previous()->pid, getpid());
+  EXPECT_TRUE(second.previous()->alive);
+  try {
+    first.check_current();
+    FAIL() << "the older attempt goes on";
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("attempt 2 (host "), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(RunFolderTest, attempts_that_begin_together_get_different_numbers) {
+  const RunFolder folder = made();
+  std::vector<std::int64_t> numbers(8);
+  {
+    std::vector<std::jthread> threads;
+    for (std::int64_t& number : numbers)
+      threads.emplace_back([&] { number = Attempt::begin(folder).number(); });
+  }
+  EXPECT_EQ(std::set<std::int64_t>(numbers.begin(), numbers.end()),
+            (std::set<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+}
+
+TEST_F(RunFolderTest, an_attempt_that_died_before_it_wrote_its_name_is_counted) {
+  const RunFolder folder = made();
+  write_text_atomically(folder.attempts() + "/000004", "");
+  const Attempt attempt = Attempt::begin(folder);
+  EXPECT_EQ(attempt.number(), 5);
+  EXPECT_FALSE(attempt.previous()->alive);
+}
+
+TEST(BuildInfo, the_description_of_a_run_names_hosts_and_libraries) {
+  const std::string text = describe_run(3, {"a", "a", "b"}, "cpu");
+  for (const char* part :
+       {"\"muster\": \"", "\"attempt\": 3", "\"ranks\": 3", "\"onednn\": \"", "\"hdf5\": \"", "\"mpi\": \"",
+        "\"cpu\": \"", "\"compiler\": \"gcc ", "\"fingerprint\": \"binary "}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
+  }
+  EXPECT_NE(fingerprint("cpu"), fingerprint("cuda"));
+  EXPECT_EQ(fingerprint("cpu"), fingerprint("cpu"));
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,120 @@
+#include "trainer/build_info.hpp"
+
+#include <CLI/Version.hpp>
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <fmt/chrono.h>
+#include <fstream>
+#include <gnu/libc-version.h>
+#include <hdf5.h>
+#include <mpi.h>
+#include <nlohmann/json.hpp>
+#include <oneapi/dnnl/dnnl.h>
+#include <set>
+#include <spdlog/version.h>
+#include <sstream>
+#include <toml++/toml.h>
+#include <xxhash.h>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+namespace {
+
+// The value of the first line of /proc/cpuinfo that starts with `name`.
+std::string cpu_field(const std::string& name) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(name)) continue;
+    const std::size_t colon = line.find(':');
+    if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+// The instruction sets among the processor's flags by which libraries choose their kernels.
+std::string instruction_sets() {
+  constexpr std::array known = {"avx2",     "fma",         "avx512f",     "avx512bw",
+                                "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+                                "amx_tile", "amx_bf16",    "amx_int8",    "avx_vnni"};
+  std::istringstream flags(cpu_field("flags"));
+  std::set<std::string> mine;
+  for (std::string flag; flags >> flag;) mine.insert(flag);
+  std::string text;
+  for (const char* flag : known) {
+    if (mine.contains(flag)) text += fmt::format("{}{}", text.empty() ? "" : " ", flag);
+  }
+  return text;
+}
+
+std::string mpi_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return "unknown";
+  const std::string whole(text.data());
+  return whole.substr(0, std::min(whole.find(','), whole.find('\n')));
+}
+
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, patch = 0;
+  if (H5get_libversion(&major, &minor, &patch) < 0) return "unknown";
+  return fmt::format("{}.{}.{}", major, minor, patch);
+}
+
+std::string dnnl_version_text() {
+  const dnnl_version_t* v = dnnl_version();
+  return fmt::format("{}.{}.{}", v->major, v->minor, v->patch);
+}
+
+}  // namespace
+
+std::string version() { return MUSTER_VERSION; }
+
+std::vector<std::pair<std::string, std::string>> library_versions() {
+  const auto triple = [](int major, int minor, int patch) {
+    return fmt::format("{}.{}.{}", major, minor, patch);
+  };
+  const unsigned hash = XXH_versionNumber();
+  return {
+      {"mpi", mpi_version()},
+      {"hdf5", hdf5_version()},
+      {"onednn", dnnl_version_text()},
+      {"glibc", gnu_get_libc_version()},
+      {"xxhash", fmt::format("{}.{}.{}", hash / 10000, hash / 100 % 100, hash % 100)},
+      {"fmt", triple(FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
+      {"spdlog", triple(SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH)},
+      {"toml++", triple(TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH)},
+      {"nlohmann_json",
+       triple(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)},
+      {"cli11", CLI11_VERSION},
+  };
+}
+
+std::string fingerprint(const std::string& device) {
+  return fmt::format("binary {}; {}; onednn {}; glibc {}; {}", hex(hash_file("/proc/self/exe")),
+                     instruction_sets(), dnnl_version_text(), gnu_get_libc_version(), device);
+}
+
+std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
+                         const std::string& device) {
+  nlohmann::ordered_json json;
+  json["muster"] = version();
+  json["attempt"] = attempt;
+  json["started"] =
+      fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
+                  fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
+  json["ranks"] = hosts.size();
+  json["hosts"] = hosts;
+  json["device"] = device;
+  json["cpu"] = cpu_field("model name");
+  json["instruction_sets"] = instruction_sets();
+  json["compiler"] = "gcc " __VERSION__;
+  for (const auto& [name, text] : library_versions()) json["libraries"][name] = text;
+  json["fingerprint"] = fingerprint(device);
+  return json.dump(2) + "\n";
+}
+
+}  // namespace muster

@@ -1,0 +1,25 @@
+// What this program is and where it runs: for run.json, and to tell whether two runs can have the same bits.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace muster {
+
+std::string version();  // "0.1.0"
+
+// Names and versions of the libraries that the program runs with.
+std::vector<std::pair<std::string, std::string>> library_versions();
+
+// What the bits of a computation depend on beside its configuration: the hash of this binary, the instruction
+// sets of this processor, the versions of libraries that compute, the type of device. Equal texts promise
+// equal bits.
+std::string fingerprint(const std::string& device);
+
+// The content of run.json. `hosts`: the host of each rank.
+std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
+                         const std::string& device);
+
+}  // namespace muster

@@ -1,0 +1,70 @@
+// The folder of a run: where everything in it lies, and which attempt may write there.
+//
+//   config.toml   the resolved configuration          checkpoints/step-NNNNNNNN/
+//   run.json      version, hosts, libraries           log/rank-N.log
+//   metrics.jsonl one object a step                   attempts/000001   host and pid of each attempt
+//
+// An attempt is one start of the program on the run; its number is taken with O_EXCL, so no two have the
+// same. The newest file in attempts/ is the run's lock: an older attempt whose ranks still live finds itself
+// superseded before it renames or appends anything, and stops.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace muster {
+
+class RunFolder {
+ public:
+  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::string config() const { return path_ + "/config.toml"; }
+  std::string description() const { return path_ + "/run.json"; }
+  std::string metrics() const { return path_ + "/metrics.jsonl"; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
+  std::string attempts() const { return path_ + "/attempts"; }
+  std::string log(int rank) const { return path_ + "/log/rank-" + std::to_string(rank) + ".log"; }
+
+  // Makes the folder and those in it.
+  void create() const;
+  // Throws UserError unless the folder is missing or empty (--run.fresh).
+  void require_empty() const;
+  // Throws UserError unless a run was started here.
+  void require_run() const;
+
+ private:
+  std::string path_;
+};
+
+class Attempt {
+ public:
+  struct Holder {
+    std::int64_t number = 0;
+    std::string host;
+    std::int64_t pid = 0;
+    bool alive = false;  // known only for this host
+  };
+
+  // Takes the next number in an existing run folder. For one rank; the others join() its number.
+  static Attempt begin(const RunFolder& folder);
+  static Attempt join(const RunFolder& folder, std::int64_t number) { return Attempt(folder, number); }
+
+  std::int64_t number() const { return number_; }
+  // The attempt before this one, if any: whom this one takes the run over from.
+  std::optional<Holder> previous() const;
+  bool still_current() const;
+  // Throws UserError naming the newer attempt unless still_current().
+  void check_current() const;
+
+ private:
+  Attempt(const RunFolder& folder, std::int64_t number) : folder_(folder), number_(number) {}
+  std::string file(std::int64_t number) const;
+  std::optional<Holder> holder(std::int64_t number) const;
+
+  RunFolder folder_;
+  std::int64_t number_;
+};
+
+}  // namespace muster
