@@ -98,8 +98,10 @@ Manifest parse_manifest(std::string_view whole) {
   }
   const Json& tensors = member(json, "tensors");
   if (!tensors.is_object()) throw UserError("\"tensors\" is not an object");
-  for (const auto& [name, value] : tensors.items())
+  for (const auto& [name, value] : tensors.items()) {
+    if (!is_tensor_name(name)) throw UserError("a tensor of \"tensors\" has no proper name");
     manifest.tensors[name] = parse_tensor(value, manifest.files.size());
+  }
   if (const std::string problem = arrange_pieces(manifest); !problem.empty()) throw UserError(problem);
   manifest.state = member(json, "state").dump();
   return manifest;
@@ -108,6 +110,11 @@ Manifest parse_manifest(std::string_view whole) {
 }  // namespace
 
 std::string rank_file_name(std::size_t rank) { return fmt::format("rank-{:05}.h5", rank); }
+
+bool is_tensor_name(const std::string& name) {
+  return !name.empty() && name.front() != '/' && name.back() != '/' && name.find("//") == std::string::npos &&
+         std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
 
 std::int64_t element_count(const std::vector<std::int64_t>& shape) {
   std::int64_t count = 1;

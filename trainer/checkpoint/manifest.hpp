@@ -36,6 +36,8 @@ struct Manifest {
 
 // "rank-00003.h5".
 std::string rank_file_name(std::size_t rank);
+// Whether a tensor may have this name: a path of HDF5 groups that fits on one line of a message.
+bool is_tensor_name(const std::string& name);
 // Elements of a tensor of this shape; throws UserError if an extent is not positive or the number too large.
 std::int64_t element_count(const std::vector<std::int64_t>& shape);
 // Orders the pieces and sets their positions; returns what is wrong if they do not cover a tensor exactly.

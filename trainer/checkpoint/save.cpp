@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 std::vector<Slice> in_order(std::span<const Slice> given) {
   std::vector<Slice> slices;
   for (const Slice& slice : given) {
-    check(!slice.name.empty(), "a slice without a name");
+    check(is_tensor_name(slice.name), "a slice without a proper name");
     check(0 <= slice.begin && slice.begin <= slice.end && slice.end <= element_count(slice.shape),
           "a slice outside of its tensor");
     check(slice.values.size() == static_cast<std::uint64_t>(slice.end - slice.begin),

@@ -1,0 +1,119 @@
+// The folder of checkpoints: what is listed, what is kept, what is removed.
+#include "tests/trainer/checkpoint_samples.hpp"
+
+namespace muster {
+namespace {
+
+using namespace checkpoint_samples;
+using Names = std::vector<std::string>;
+
+void ignore(const std::string&) {}
+
+TEST(CheckpointFolder, a_missing_or_empty_folder_holds_nothing) {
+  const TemporaryFolder folder;
+  EXPECT_TRUE(list_checkpoints(folder.path()).empty());
+  EXPECT_TRUE(list_checkpoints(folder.path() + "/none").empty());
+  EXPECT_EQ(newest_complete(folder.path() + "/none", Trust::full, ignore), std::nullopt);
+  keep_newest(folder.path() + "/none", 1, 1);
+}
+
+TEST(CheckpointFolder, what_is_no_folder_is_an_error_on_all_ranks) {
+  const TemporaryFolder folder;
+  overwrite(folder.path() + "/file", "text");
+  std::atomic<int> refused = 0;
+  run_ranks(2, [&](Communicator& comm) {
+    message_of([&] { newest_complete(comm, folder.path() + "/file", Trust::sizes, ignore); });
+    ++refused;
+  });
+  EXPECT_EQ(refused, 2);
+}
+
+TEST(CheckpointFolder, the_list_tells_of_each_whether_it_is_whole) {
+  const TemporaryFolder folder;
+  save(folder.path(), 2, 100, 4);
+  save(folder.path(), 1, 99);
+  std::filesystem::create_directory(partial_path(folder.path(), 101, 5));
+  std::filesystem::create_directory(folder.path() + "/step-00000098.removing");
+  std::filesystem::create_directory(folder.path() + "/step-7");          // none of ours
+  std::filesystem::create_directory(folder.path() + "/step-00000007x");  // neither
+  overwrite(folder.path() + "/notes.txt", "mine");
+  const auto list = list_checkpoints(folder.path());
+  ASSERT_EQ(list.size(), 4u);
+  EXPECT_EQ(list[0].step, 98);
+  EXPECT_FALSE(list[0].complete);
+  EXPECT_EQ(list[1].step, 99);
+  EXPECT_TRUE(list[1].complete);
+  EXPECT_EQ(list[2].step, 100);
+  EXPECT_TRUE(list[2].complete);
+  EXPECT_EQ(list[2].attempt, 4);
+  EXPECT_EQ(list[2].files, 2u);
+  EXPECT_EQ(list[2].bytes, std::filesystem::file_size(list[2].path + "/rank-00000.h5") +
+                               std::filesystem::file_size(list[2].path + "/rank-00001.h5"));
+  EXPECT_EQ(list[2].saved.size(), std::string("2026-01-01T00:00:00Z").size());
+  EXPECT_EQ(list[3].step, 101);
+  EXPECT_EQ(list[3].attempt, 5);
+  EXPECT_FALSE(list[3].complete);
+  EXPECT_FALSE(list[3].problem.empty());
+}
+
+TEST(CheckpointFolder, steps_beyond_eight_digits_are_found) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 99999999);
+  save(folder.path(), 1, 100000000);
+  EXPECT_EQ(newest_complete(folder.path(), Trust::full, ignore), 100000000);
+}
+
+TEST(CheckpointFolder, the_latest_are_kept_and_older_ones_go) {
+  const TemporaryFolder folder;
+  for (const int step : {1, 2, 3, 4}) save(folder.path(), 1, step);
+  keep_newest(folder.path(), 0, 1);
+  EXPECT_EQ(names_in(folder.path()).size(), 4u);
+  keep_newest(folder.path(), 2, 1);
+  EXPECT_EQ(names_in(folder.path()), (Names{"step-00000003", "step-00000004"}));
+  keep_newest(folder.path(), 1, 1);
+  keep_newest(folder.path(), 1, 1);
+  EXPECT_EQ(names_in(folder.path()), Names{"step-00000004"});
+}
+
+TEST(CheckpointFolder, a_damaged_checkpoint_does_not_count_as_one_that_is_kept) {
+  const TemporaryFolder folder;
+  for (const int step : {1, 2, 3}) save(folder.path(), 1, step);
+  std::filesystem::remove(checkpoint_path(folder.path(), 3) + "/manifest.json");
+  keep_newest(folder.path(), 1, 1);
+  EXPECT_EQ(newest_complete(folder.path(), Trust::full, ignore), 2);
+}
+
+TEST(CheckpointFolder, an_attempt_that_went_back_keeps_its_own) {
+  // Step 100 was altered, so the second attempt began at 50; its 75 is what the run stands on.
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 50, 1);
+  save(folder.path(), 1, 100, 1);
+  save(folder.path(), 1, 75, 2);
+  keep_newest(folder.path(), 1, 2);
+  EXPECT_EQ(names_in(folder.path()), Names{"step-00000075"});
+}
+
+TEST(CheckpointFolder, what_earlier_attempts_left_goes_and_what_is_being_written_stays) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 5, 1);
+  for (const int attempt : {1, 2, 3}) {
+    std::filesystem::create_directory(partial_path(folder.path(), 6, attempt));
+    overwrite(partial_path(folder.path(), 6, attempt) + "/rank-00000.h5", "half");
+  }
+  std::filesystem::create_directory(folder.path() + "/step-00000004.removing");
+  std::filesystem::create_directory(replaced_path(folder.path(), 5, 2));
+  overwrite(folder.path() + "/notes.txt", "mine");
+  keep_newest(folder.path(), 3, 2);
+  EXPECT_EQ(names_in(folder.path()),
+            (Names{"notes.txt", "step-00000005", "step-00000006.partial-2", "step-00000006.partial-3"}));
+}
+
+TEST(CheckpointFolder, a_checkpoint_of_the_first_format_still_loads) {
+  // Written by the first version of the format; never written anew.
+  const std::string stored = "tests/trainer/fixtures/checkpoint-format-1";
+  ASSERT_EQ(newest_complete(stored, Trust::full, ignore), 42);
+  expect_holds_step(Checkpoint::open(checkpoint_path(stored, 42), Trust::full), 42, 3);
+}
+
+}  // namespace
+}  // namespace muster
