@@ -110,8 +110,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_description(const std::string& descrip
   }
   if (!tokenizer || tokenizer->describe() != description)
     throw UserError(
-        "the tokenizer in {} is of a kind that this version does not know: {}: use a newer version", where,
-        description);
+        "the tokenizer in {} is none that this version knows ({}): restore the file or use a newer version",
+        where, description);
   return tokenizer;
 }
 

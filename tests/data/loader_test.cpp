@@ -1,0 +1,274 @@
+#include "data/loader.hpp"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "core/hash.hpp"
+#include "core/hdf5.hpp"
+#include "data/prefetch.hpp"
+#include "tests/data/scratch.hpp"
+
+namespace muster {
+namespace {
+
+// Memory for one batch, and the batch over it.
+struct Filled {
+  Filled(Loader& loader, std::int64_t first_slot, std::int64_t count) {
+    const auto tokens = static_cast<std::size_t>(count * loader.options().sequence);
+    const auto starts = static_cast<std::size_t>(Loader::max_documents(count, loader.options())) + 1;
+    memory.assign(3 * tokens + starts, -77);
+    const std::span<std::int32_t> all(memory);
+    batch = {.tokens = all.first(tokens),
+             .targets = all.subspan(tokens, tokens),
+             .positions = all.subspan(2 * tokens, tokens),
+             .document_starts = all.subspan(3 * tokens)};
+    loader.fill(first_slot, count, batch);
+  }
+  std::vector<std::int32_t> memory;
+  Batch batch;
+};
+
+std::vector<std::int32_t> list(std::span<const std::int32_t> values) {
+  return {values.begin(), values.end()};
+}
+using Ints = std::vector<std::int32_t>;
+
+class Loading : public Scratch {
+ protected:
+  static Loader::Options options(std::int64_t sequence, bool documents = false, Split split = Split::train) {
+    return {.sequence = sequence, .seed = 1, .split = split, .documents = documents, .vocabulary = 257};
+  }
+  // A dataset whose documents are the numbers of positions, so that a window shows where it lies: one shard
+  // of u16.
+  std::string make_counting(const std::string& name, std::vector<std::int64_t> ends) const {
+    std::filesystem::create_directories(path(name));
+    const auto tokenizer = make_id_tokenizer(65536, {});
+    DatasetInfo info{.tokenizer = tokenizer->describe(),
+                     .tokenizer_hash = tokenizer->hash(),
+                     .vocabulary = tokenizer->vocabulary(),
+                     .train = {},
+                     .validation = {}};
+    std::vector<std::uint16_t> tokens(static_cast<std::size_t>(ends.back()));
+    std::iota(tokens.begin(), tokens.end(), std::uint16_t{0});
+    const std::string file_path = path(name) + "/train-00000.h5";
+    H5File file = H5File::create(file_path);
+    file.set_attribute("/", "format_version", dataset_format);
+    file.set_attribute("/", "vocabulary", std::int64_t{info.vocabulary});
+    file.set_attribute("/", "tokenizer_hash", hex(info.tokenizer_hash));
+    file.create_dataset("tokens", DType::u16, tokens.size()).write<std::uint16_t>(0, tokens);
+    file.create_dataset("document_ends", DType::i64, ends.size()).write<std::int64_t>(0, ends);
+    file.close();
+    info.train.shards = {{.file = "train-00000.h5",
+                          .tokens = tokens.size(),
+                          .documents = ends.size(),
+                          .bytes = std::filesystem::file_size(file_path),
+                          .hash = hash_file(file_path)}};
+    info.validation = info.train;
+    write_dataset_info(path(name), info);
+    return path(name);
+  }
+  Loader counting_loader(const Dataset& dataset, std::int64_t sequence, bool documents) {
+    Loader::Options chosen = options(sequence, documents, Split::validation);
+    chosen.vocabulary = 65536;
+    return Loader({{&dataset}}, chosen, account_);
+  }
+
+  MemoryAccount account_;
+};
+
+TEST_F(Loading, validation_reads_windows_in_order_and_then_nothing) {
+  const Dataset dataset(make_counting("d", {11}));
+  Loader loader = counting_loader(dataset, 3, false);
+  EXPECT_EQ(loader.samples(), 3);  // starts 0, 3, 6; token 10 has no target
+  EXPECT_EQ(loader.dropped_tokens(), 1);
+  const Filled filled(loader, 1, 3);
+  EXPECT_EQ(list(filled.batch.tokens), (Ints{3, 4, 5, 6, 7, 8, 0, 0, 0}));
+  EXPECT_EQ(list(filled.batch.targets), (Ints{4, 5, 6, 7, 8, 9, -1, -1, -1}));
+  EXPECT_EQ(list(filled.batch.positions), (Ints{0, 1, 2, 0, 1, 2, 0, 1, 2}));
+  EXPECT_EQ(list(filled.batch.document_starts), (Ints{0, 3, 6, 9}));
+  EXPECT_EQ(filled.batch.valid_targets, 6);
+}
+
+TEST_F(Loading, documents_restart_positions_and_no_target_crosses_a_border) {
+  // Windows of 4: [0 1 | 2 3] -> 4: the border at 2 is inside, the border at 4 is between the last input and
+  // its target. [4 | 5 6 7] -> 8: the border at 4 is the window's own start.
+  const Dataset dataset(make_counting("d", {2, 4, 5, 12}));
+  Loader loader = counting_loader(dataset, 4, true);
+  const Filled filled(loader, 0, 2);
+  EXPECT_EQ(list(filled.batch.tokens), (Ints{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(list(filled.batch.targets), (Ints{1, -1, 3, -1, -1, 6, 7, 8}));
+  EXPECT_EQ(list(filled.batch.positions), (Ints{0, 1, 0, 1, 0, 0, 1, 2}));
+  EXPECT_EQ(list(filled.batch.document_starts), (Ints{0, 2, 4, 5, 8, 8, 8, 8, 8}));
+  EXPECT_EQ(filled.batch.valid_targets, 5);
+  EXPECT_EQ(filled.batch.merged_documents, 0);
+}
+
+TEST_F(Loading, documents_beyond_the_bound_are_merged_and_counted) {
+  // 100 documents of one token in a window of 100: at most 64 are kept apart.
+  std::vector<std::int64_t> ends(201);
+  std::iota(ends.begin(), ends.end(), 1);
+  const Dataset dataset(make_counting("d", ends));
+  Loader loader = counting_loader(dataset, 100, true);
+  EXPECT_EQ(Loader::max_documents(2, loader.options()), 128);
+  const Filled filled(loader, 0, 2);
+  EXPECT_EQ(filled.batch.merged_documents, 2 * 36);
+  // 63 inner borders are kept in each; the last target lies across a border as well.
+  EXPECT_EQ(filled.batch.valid_targets, 2 * (100 - 63 - 1));
+  EXPECT_EQ(filled.batch.document_starts[63], 63);
+  EXPECT_EQ(filled.batch.document_starts[64], 100);
+  EXPECT_EQ(filled.batch.document_starts[128], 200);
+  EXPECT_EQ(filled.batch.positions[99], 36);
+}
+
+// A slow and obvious version over all borders of a shard with many documents.
+TEST_F(Loading, borders_agree_with_a_list_of_all_of_them) {
+  std::vector<std::int64_t> ends;
+  std::set<std::int64_t> all;
+  for (std::int64_t end = 0, i = 0; end < 60000; ++i) {
+    end += 1 + static_cast<std::int64_t>(mix64(static_cast<std::uint64_t>(i)) % 37);
+    ends.push_back(end);
+    all.insert(end);
+  }
+  ASSERT_GT(ends.size(), 5 * DocumentIndex::group);
+  const Dataset dataset(make_counting("d", ends));
+  Loader loader = counting_loader(dataset, 48, true);
+  for (std::int64_t slot = 0; slot < loader.samples(); ++slot) {
+    const Filled filled(loader, slot, 1);
+    std::int32_t position = 0;
+    std::int64_t valid = 0;
+    Ints starts;
+    for (std::int32_t i = 0; i < 48; ++i) {
+      const std::int64_t at = slot * 48 + i;
+      if (i == 0 || all.contains(at)) {
+        starts.push_back(i);
+        position = 0;
+      }
+      const bool crosses = all.contains(at + 1);
+      ASSERT_EQ(filled.batch.positions[i], position++) << at;
+      ASSERT_EQ(filled.batch.targets[i], crosses ? -1 : static_cast<std::int32_t>(at + 1) % 65536) << at;
+      valid += crosses ? 0 : 1;
+    }
+    starts.resize(filled.batch.document_starts.size(), 48);
+    ASSERT_EQ(list(filled.batch.document_starts), starts) << slot;
+    ASSERT_EQ(filled.batch.valid_targets, valid);
+  }
+}
+
+TEST_F(Loading, an_epoch_holds_each_window_of_each_shard_once) {
+  const Dataset dataset(make_dataset("d", std::vector<std::size_t>(50, 30), 100));  // shards of 93 tokens
+  Loader loader({{&dataset}}, options(10), account_);
+  ASSERT_EQ(loader.samples(),
+            150);  // 16 shards of 3 documents: 9 windows; one of 2 (62 tokens): 6
+  std::multiset<Ints> first, second;
+  for (std::int64_t slot = 0; slot < 150; ++slot) {
+    first.insert(list(Filled(loader, slot, 1).batch.tokens));
+    second.insert(list(Filled(loader, slot + 150, 1).batch.tokens));
+  }
+  EXPECT_EQ(first, second);
+  EXPECT_EQ(loader.epoch_of(149), 0);
+  EXPECT_EQ(loader.epoch_of(150), 1);
+}
+
+TEST_F(Loading, a_range_of_slots_gives_the_same_however_it_is_divided) {
+  const Dataset a(make_dataset("a", std::vector<std::size_t>(50, 30), 100)), b(make_dataset("b", {500, 400}));
+  Loader whole({{&a, 0.7}, {&b, 0.3}}, options(16, true), account_);
+  Loader parts({{&a, 0.7}, {&b, 0.3}}, options(16, true), account_);
+  const Filled all(whole, 4090, 12);
+  for (std::int64_t i = 11; i >= 0; --i) {
+    const Filled one(parts, 4090 + i, 1);
+    const auto piece = [&](std::span<std::int32_t> values) { return list(values.subspan(16 * i, 16)); };
+    EXPECT_EQ(list(one.batch.tokens), piece(all.batch.tokens));
+    EXPECT_EQ(list(one.batch.targets), piece(all.batch.targets));
+    EXPECT_EQ(list(one.batch.positions), piece(all.batch.positions));
+  }
+}
+
+TEST_F(Loading, sources_are_mixed_by_weight) {
+  const Dataset a(make_dataset("a", {1000})), b(make_counting("b", {1000}));
+  Loader::Options chosen = options(16);
+  chosen.vocabulary = 65536;
+  EXPECT_TRUE(tells(message_of([&] {
+                      Loader({{&a}, {&b}}, chosen, account_);
+                    }),
+                    {path("a"), path("b"), "different tokenizers"}));
+  const Dataset c(make_dataset("c", {1000, 1000}));  // its second document is of b
+  Loader loader({{&a, 3}, {&c, 1}}, options(16), account_);
+  std::int64_t in_c = 0;
+  for (std::int64_t slot = 0; slot < 4096; ++slot) {
+    const Filled filled(loader, slot, 1);
+    in_c += std::ranges::count(filled.batch.tokens, 'b') > 0 ? 1 : 0;
+  }
+  EXPECT_NEAR(static_cast<double>(in_c), 512,
+              6);  // a quarter of 4,096 is c, a half of it 'b'; 125 windows an epoch
+}
+
+TEST_F(Loading, what_cannot_be_loaded_is_refused_by_name) {
+  const Dataset dataset(make_dataset("d", {30, 30}, 31));
+  Loader::Options small = options(10);
+  small.vocabulary = 256;
+  EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, small, account_); }),
+                    {path("d"), "vocabulary of 257", "model.vocabulary to 257"}));
+  EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, options(31), account_); }),
+                    {path("d"), "train split", "longest shard has 31", "train.sequence"}));
+  EXPECT_EQ(message_of([&] { Loader({{&dataset}}, options(30), account_); }), "no error");
+  EXPECT_TRUE(
+      tells(message_of([&] { Loader({{&dataset}}, options(10, false, Split::validation), account_); }),
+            {path("d"), "validation split", "prepare more text"}));
+  const Dataset disorder(make_counting("e", {5, 3, 9}));
+  Loader loader = counting_loader(disorder, 4, true);
+  EXPECT_TRUE(tells(message_of([&] { Filled(loader, 1, 1); }), {path("e"), "do not increase"}));
+}
+
+TEST_F(Loading, memory_is_what_was_foretold) {
+  const std::string folder = make_counting("d", {5, 9, 400});
+  const DatasetInfo info = read_dataset_info(folder);
+  const std::vector<const DatasetInfo*> infos = {&info};
+  const Dataset dataset(folder);
+  Loader::Options chosen = options(100, true);
+  chosen.vocabulary = 65536;
+  {
+    Loader loader({{&dataset}}, chosen, account_);
+    const std::uint64_t own = Loader::memory(infos, chosen);
+    EXPECT_EQ(account_.now(MemoryKind::data), own);
+    const Prefetch prefetch(loader, account_, 3, 8);
+    EXPECT_EQ(account_.now(MemoryKind::data), own + Prefetch::memory(chosen, 3, 8));
+  }
+  EXPECT_EQ(account_.now(MemoryKind::data), 0u);
+}
+
+TEST_F(Loading, prefetch_gives_batches_in_the_order_asked_for) {
+  const Dataset dataset(make_dataset("d", std::vector<std::size_t>(50, 30)));
+  Loader ahead({{&dataset}}, options(16, true), account_), direct({{&dataset}}, options(16, true), account_);
+  Prefetch prefetch(ahead, account_, 3, 4);
+  for (std::int64_t i = 0; i < 40; ++i) prefetch.request(i * 7 % 40, 1 + i % 4);
+  for (std::int64_t i = 0; i < 40; ++i) {
+    const Batch& batch = prefetch.next();
+    const Filled wanted(direct, i * 7 % 40, 1 + i % 4);
+    ASSERT_EQ(list(batch.tokens), list(wanted.batch.tokens));
+    ASSERT_EQ(list(batch.targets), list(wanted.batch.targets));
+    ASSERT_EQ(list(batch.positions), list(wanted.batch.positions));
+    ASSERT_EQ(list(batch.document_starts), list(wanted.batch.document_starts));
+    ASSERT_EQ(batch.valid_targets, wanted.batch.valid_targets);
+    EXPECT_GE(prefetch.waited_ms(), 0);
+  }
+  for (int i = 0; i < 10; ++i) prefetch.request(i, 1);  // and is destroyed while it reads
+}
+
+TEST_F(Loading, prefetch_throws_a_failure_where_it_belongs) {
+  const std::string folder = make_counting("d", {1000});
+  const Dataset dataset(folder);
+  Loader loader = counting_loader(dataset, 9, false);
+  Prefetch prefetch(loader, account_, 2, 1);
+  // The last windows are cut off under the open file; the first ones are whole.
+  const auto offset = H5File::open_to_read(folder + "/train-00000.h5").dataset("tokens").file_offset();
+  std::filesystem::resize_file(folder + "/train-00000.h5", *offset + 1000);
+  for (const std::int64_t slot : {0, 100, 1}) prefetch.request(slot, 1);
+  EXPECT_EQ(prefetch.next().tokens[0], 0);
+  EXPECT_TRUE(tells(message_of([&] { prefetch.next(); }), {"train-00000.h5 is cut short"}));
+  EXPECT_EQ(prefetch.next().tokens[0], 9);
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,328 @@
+#include "data/prepare.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/hash.hpp"
+#include "core/parallel.hpp"
+#include "data/input.hpp"
+#include "tests/data/scratch.hpp"
+
+namespace muster {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Prepare : public Scratch {
+ protected:
+  // Tokens of a split, document by document, shard after shard.
+  static std::vector<std::vector<std::int32_t>> documents(const Dataset& dataset, Split split) {
+    std::vector<std::vector<std::int32_t>> documents;
+    for (const Shard& shard : dataset.shards(split)) {
+      std::vector<std::int64_t> ends(shard.documents());
+      shard.read_document_ends(0, ends);
+      std::int64_t begin = 0;
+      for (const std::int64_t end : ends) {
+        documents.emplace_back(static_cast<std::size_t>(end - begin));
+        shard.read_tokens(static_cast<std::uint64_t>(begin), documents.back());
+        begin = end;
+      }
+    }
+    return documents;
+  }
+  static std::vector<std::string> texts(const Dataset& dataset, Split split) {
+    std::vector<std::string> texts;
+    for (const auto& document : documents(dataset, split)) {
+      EXPECT_EQ(document.back(), 256);
+      const std::vector<std::uint32_t> tokens(document.begin(), document.end());
+      texts.push_back(dataset.tokenizer().decode(tokens));
+    }
+    return texts;
+  }
+  static PrepareOptions all_train() {
+    PrepareOptions options;
+    options.validation = 0;
+    return options;
+  }
+  // Reproducible text without a period that a block could hide.
+  static std::string long_text(std::size_t bytes) {
+    std::string text;
+    for (std::uint64_t i = 0; text.size() < bytes; ++i)
+      text += hex(hash_bytes(std::as_bytes(std::span(&i, 1)))) + " ";
+    text.resize(bytes);
+    return text;
+  }
+};
+
+TEST_F(Prepare, a_text_file_is_a_document_and_folders_are_read_by_name) {
+  write("in/b.txt", "second");
+  write("in/a/z.md", "first");
+  write("in/c.txt", "third \xC3\xA9");
+  write("in/.hidden", "no");
+  write("in/empty.txt", "");
+  const DatasetInfo info = prepare({path("in")}, path("out"), all_train());
+  EXPECT_EQ(info.train.text_bytes, 5u + 6 + 8);
+  EXPECT_EQ(info.train.tokens(), 5u + 6 + 8 + 3);
+  const Dataset dataset(path("out"));
+  EXPECT_EQ(texts(dataset, Split::train), (std::vector<std::string>{"first", "second", "third \xC3\xA9"}));
+  EXPECT_TRUE(dataset.shards(Split::validation).empty());
+}
+
+TEST_F(Prepare, a_line_of_json_is_a_document) {
+  const std::string lines =
+      "{\"text\": \"one\\ntwo\", \"other\": 1}\n\n{\"text\": \"\"}\r\n{\"text\": \"\\u00e9\"}";
+  prepare({write("a.jsonl", lines)}, path("out"), all_train());
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train), (std::vector<std::string>{"one\ntwo", "\xC3\xA9"}));
+}
+
+TEST_F(Prepare, documents_longer_than_blocks_and_shards_stay_whole) {
+  const std::vector<std::string> wanted = {long_text(3 * block_bytes + 17), "short", long_text(block_bytes),
+                                           long_text(5)};
+  std::vector<std::string> inputs;
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    inputs.push_back(write("in/" + std::to_string(i) + ".txt", wanted[i]));
+  PrepareOptions options = all_train();
+  options.shard_tokens = block_bytes + 100;
+  const DatasetInfo info = prepare(inputs, path("out"), options);
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train), wanted);
+  // The long one alone; then "short" and the next one fit together with the last.
+  ASSERT_EQ(info.train.shards.size(), 2u);
+  EXPECT_EQ(info.train.shards[0].tokens, 3 * block_bytes + 18);
+  EXPECT_EQ(info.train.shards[1].documents, 3u);
+}
+
+TEST_F(Prepare, shards_are_filled_but_never_beyond_their_size) {
+  std::vector<std::string> lines(100, std::string(9, 'x'));  // 10 tokens each
+  PrepareOptions options = all_train();
+  options.shard_tokens = 55;
+  const DatasetInfo info = prepare({write_lines("a.jsonl", lines)}, path("out"), options);
+  ASSERT_EQ(info.train.shards.size(), 20u);
+  for (const ShardInfo& shard : info.train.shards) EXPECT_EQ(shard.tokens, 50u);
+  EXPECT_EQ(info.train.shards[7].file, "train-00007.h5");
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train), lines);
+}
+
+TEST_F(Prepare, lines_that_cross_blocks_come_once) {
+  std::vector<std::string> wanted;
+  for (std::size_t i = 0; i < 60; ++i) wanted.push_back(long_text(i * 4099 % 150000 + 1));
+  wanted.push_back(long_text(2 * block_bytes + 5));
+  wanted.push_back("last");
+  prepare({write_lines("a.jsonl", wanted)}, path("out"), all_train());
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train), wanted);
+}
+
+TEST_F(Prepare, bytes_do_not_depend_on_threads) {
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < 400; ++i) lines.push_back(long_text(i * 7919 % 20000 + 1));
+  write_lines("in/a.jsonl", lines);
+  write("in/b.txt", long_text(2 * block_bytes + 3));
+  PrepareOptions options;
+  options.validation = 0.1;
+  options.shard_tokens = 1000000;
+  const int before = thread_count();
+  for (const int threads : {1, 3}) {
+    set_thread_count(threads);
+    prepare({path("in")}, path("out" + std::to_string(threads)), options);
+  }
+  set_thread_count(before);
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(path("out1"))) {
+    EXPECT_EQ(read_text(entry.path()), read_text(path("out3/") + entry.path().filename().string()));
+    ++files;
+  }
+  EXPECT_GT(files, 5);
+}
+
+TEST_F(Prepare, validation_is_a_share_of_documents_chosen_by_their_text) {
+  std::vector<std::string> lines;
+  for (int i = 0; i < 5000; ++i) lines.push_back("document " + std::to_string(i));
+  PrepareOptions options;
+  options.validation = 0.1;
+  prepare({write_lines("a.jsonl", lines)}, path("a"), options);
+  const auto train = texts(Dataset(path("a")), Split::train);
+  auto held_out = texts(Dataset(path("a")), Split::validation);
+  EXPECT_EQ(train.size() + held_out.size(), 5000u);
+  EXPECT_NEAR(static_cast<double>(held_out.size()), 500, 5 * 21.2);  // binomial: deviation sqrt(5000 x 0.09)
+
+  // In another order, among others, the same ones are held out.
+  std::reverse(lines.begin(), lines.end());
+  lines.resize(4000);
+  prepare({write_lines("b.jsonl", lines)}, path("b"), options);
+  std::sort(held_out.begin(), held_out.end());
+  for (const std::string& text : texts(Dataset(path("b")), Split::validation))
+    EXPECT_TRUE(std::binary_search(held_out.begin(), held_out.end(), text)) << text;
+  for (const std::string& text : texts(Dataset(path("b")), Split::train))
+    EXPECT_FALSE(std::binary_search(held_out.begin(), held_out.end(), text)) << text;
+}
+
+template <class T>
+std::string raw(const std::vector<T>& values) {
+  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+}
+
+std::string npy(const std::string& descr, const std::string& shape, const std::string& contents) {
+  std::string header = "{'descr': '" + descr + "', 'fortran_order': False, 'shape': " + shape + ", }";
+  while ((header.size() + 11) % 64 != 0) header += ' ';
+  header += '\n';
+  std::string file("\x93NUMPY\x01\x00", 8);
+  file += static_cast<char>(header.size() % 256);
+  file += static_cast<char>(header.size() / 256);
+  return file + header + contents;
+}
+
+TEST_F(Prepare, ids_of_every_type_make_the_same_documents) {
+  const std::vector<int> ids = {5, 6, 9, 9, 7, 9, 8};
+  const std::vector<std::vector<std::int32_t>> wanted = {{5, 6, 9}, {9}, {7, 9}, {8, 9}};
+  const auto as = [&]<class T>(T) { return raw(std::vector<T>(ids.begin(), ids.end())); };
+  PrepareOptions options = all_train();
+  options.vocabulary = 10;
+  options.end_token = 9;
+  int number = 0;
+  const auto expect = [&](const std::string& file, const std::string& contents) {
+    const std::string out = path("out" + std::to_string(number++));
+    prepare({write(file, contents)}, out, options);
+    EXPECT_EQ(documents(Dataset(out), Split::train), wanted) << file;
+  };
+  expect("u2.npy", npy("<u2", "(7,)", as(std::uint16_t{})));
+  expect("u4.npy", npy("<u4", "(7,)", as(std::uint32_t{})));
+  expect("i4.npy", npy("<i4", "(7,)", as(std::int32_t{})));
+  expect("i8.npy", npy("<i8", "(7,)", as(std::int64_t{})));
+  options.token_type = "u16";
+  expect("u16.bin", as(std::uint16_t{}));
+  options.token_type = "u32";
+  expect("u32.bin", as(std::uint32_t{}));
+  options.end_token.reset();
+  prepare({path("u32.bin")}, path("whole"), options);
+  EXPECT_EQ(documents(Dataset(path("whole")), Split::train),
+            (std::vector<std::vector<std::int32_t>>{{5, 6, 9, 9, 7, 9, 8}}));
+}
+
+TEST_F(Prepare, a_large_vocabulary_is_stored_in_32_bits) {
+  PrepareOptions options = all_train();
+  options.vocabulary = 100000;
+  options.end_token = 99999;
+  options.token_type = "u32";
+  const std::vector<std::uint32_t> ids = {1, 70000, 99999};
+  const DatasetInfo info = prepare({write("a.bin", raw(ids))}, path("out"), options);
+  EXPECT_EQ(info.token_type(), DType::u32);
+  EXPECT_EQ(documents(Dataset(path("out")), Split::train),
+            (std::vector<std::vector<std::int32_t>>{{1, 70000, 99999}}));
+}
+
+TEST_F(Prepare, the_split_of_ids_does_not_depend_on_where_a_document_lies) {
+  // Documents longer than what is hashed of them, so that many cross blocks of the input.
+  std::vector<std::uint32_t> ids;
+  std::vector<std::size_t> lengths;
+  for (std::uint32_t i = 0; i < 40; ++i) {
+    for (std::uint32_t j = 0; j < 20000 + 3000 * i; ++j) ids.push_back((i * 31 + j * 7) % 1000);
+    ids.push_back(1000);
+  }
+  PrepareOptions options;
+  options.validation = 0.5;
+  options.vocabulary = 1001;
+  options.end_token = 1000;
+  options.token_type = "u32";
+  prepare({write("a.bin", raw(ids))}, path("a"), options);
+  ids.insert(ids.begin(), {3, 1, 4, 1, 1000});  // everything moves
+  ids.pop_back();                               // and the last end is left to prepare
+  prepare({write("b.bin", raw(ids))}, path("b"), options);
+  for (const Split split : {Split::train, Split::validation}) {
+    auto a = documents(Dataset(path("a")), split), b = documents(Dataset(path("b")), split);
+    std::erase_if(b, [](const auto& document) { return document.size() == 5; });
+    EXPECT_EQ(a, b);
+    EXPECT_GT(a.size(), 5u);
+  }
+}
+
+TEST_F(Prepare, progress_reaches_the_end) {
+  PrepareProgress last;
+  prepare({write("a.txt", long_text(3 * block_bytes))}, path("out"), all_train(),
+          [&](const PrepareProgress& now) {
+            EXPECT_GE(now.bytes, last.bytes);
+            last = now;
+          });
+  EXPECT_EQ(last.bytes, last.total_bytes);
+  EXPECT_EQ(last.documents, 1u);
+  EXPECT_EQ(last.tokens, 3 * block_bytes + 1);
+}
+
+TEST_F(Prepare, bad_input_is_refused_by_name_and_leaves_nothing) {
+  const auto fails = [&](const std::vector<std::string>& inputs, const PrepareOptions& options) {
+    const std::string message = message_of([&] { prepare(inputs, path("out"), options); });
+    EXPECT_FALSE(fs::exists(path("out"))) << message;
+    return message;
+  };
+  EXPECT_TRUE(tells(fails({path("none.txt")}, {}), {"none.txt", "check the path"}));
+  EXPECT_TRUE(tells(fails({write("empty.txt", "")}, {}), {"empty.txt is empty", "leave it out"}));
+  fs::create_directories(path("nothing"));
+  EXPECT_TRUE(tells(fails({path("nothing")}, {}), {"no files", "name files"}));
+  EXPECT_TRUE(tells(fails({write("blank.jsonl", "\n\n")}, {}), {"blank.jsonl", "holds no text"}));
+  EXPECT_TRUE(
+      tells(fails({write("zero.txt", std::string("a\0b", 3))}, {}), {"zero.txt", "byte 1", "leave it out"}));
+  EXPECT_TRUE(
+      tells(fails({write("a.jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n")}, {}), {"a.jsonl:2", "remove"}));
+  EXPECT_TRUE(tells(fails({write("b.jsonl", "{\"text\": \"a\"}\n\n{\"text\": \n")}, {}), {"b.jsonl:3"}));
+  EXPECT_TRUE(tells(fails({write("c.jsonl", "[1]\n")}, {}), {"c.jsonl:1"}));
+  std::string many;
+  for (int i = 0; i < 300000; ++i) many += "{\"text\": \"a\"}\n";
+  EXPECT_TRUE(tells(fails({write("d.jsonl", many + "no\n")}, {}), {"d.jsonl:300001"}));
+
+  PrepareOptions ids;
+  EXPECT_TRUE(tells(fails({write("a.bin", "abcd")}, ids), {"a.bin", "--token-type"}));
+  ids.token_type = "u16";
+  EXPECT_TRUE(tells(fails({path("a.bin")}, ids), {"a.bin", "--vocabulary"}));
+  ids.vocabulary = 100;
+  EXPECT_TRUE(tells(fails({path("a.bin")}, ids), {"token 25185 at byte 0", "a.bin", "vocabulary of 100"}));
+  EXPECT_TRUE(tells(fails({write("odd.bin", "abc")}, ids), {"odd.bin", "3 bytes", "--token-type"}));
+  EXPECT_TRUE(
+      tells(fails({path("a.bin"), path("blank.jsonl")}, ids), {"a.bin", "blank.jsonl", "two datasets"}));
+  ids.end_token = 100;
+  EXPECT_TRUE(tells(fails({path("a.bin")}, ids), {"end token 100", "--end-token"}));
+  ids.end_token.reset();
+  EXPECT_TRUE(tells(fails({write("a.npy", npy("<f4", "(1,)", "abcd"))}, ids), {"a.npy", "numpy.save"}));
+  EXPECT_TRUE(tells(fails({write("b.npy", npy("<u2", "(1, 1)", "ab"))}, ids), {"b.npy", "one-dimensional"}));
+  EXPECT_TRUE(tells(fails({write("c.npy", npy("<u2", "(9,)", "ab"))}, ids), {"c.npy", "cut short"}));
+  EXPECT_TRUE(tells(fails({write("d.npy", "no numpy")}, ids), {"d.npy", "no .npy file"}));
+  EXPECT_TRUE(
+      tells(fails({write("e.npy", npy("<i8", "(1,)", std::string(8, '\xff')))}, ids), {"token -1", "e.npy"}));
+
+  PrepareOptions bad;
+  bad.tokenizer = "words";
+  EXPECT_TRUE(tells(fails({write("a.txt", "text")}, bad), {"'words'", "known is bytes"}));
+  bad = {};
+  bad.validation = 2;
+  EXPECT_TRUE(tells(fails({path("a.txt")}, bad), {"--validation"}));
+  bad.validation = 0.99999999;
+  EXPECT_TRUE(tells(fails({path("a.txt")}, bad), {"all 1 documents", "--validation 0"}));
+}
+
+TEST_F(Prepare, a_folder_that_holds_something_is_left_alone) {
+  write("in/a.txt", "text");
+  write("out/precious", "x");
+  EXPECT_TRUE(
+      tells(message_of([&] { prepare({path("in")}, path("out"), all_train()); }), {"out is not empty"}));
+  EXPECT_TRUE(
+      tells(message_of([&] { prepare({path("in")}, path("in/a.txt"), all_train()); }), {"a.txt is a file"}));
+  EXPECT_EQ(read_text(path("out/precious")), "x");
+}
+
+TEST_F(Prepare, a_full_disk_is_told_and_leaves_nothing) {
+  const std::string input = write("a.txt", long_text(3 * block_bytes));
+  const std::uint64_t shard = prepare({input}, path("whole"), all_train()).train.shards[0].bytes;
+  // Full while spooling, while the shard is written (it is longer than the spool), and at the last byte of
+  // it.
+  for (const std::uint64_t room : {std::uint64_t{100000}, 6 * block_bytes + 10, shard - 1}) {
+    std::string message;
+    {
+      const SmallDisk disk(room);
+      message = message_of([&] { prepare({input}, path("out"), all_train()); });
+    }
+    EXPECT_TRUE(tells(message, {path("out"), "File too large"})) << room;
+    EXPECT_FALSE(fs::exists(path("out"))) << room;
+  }
+  EXPECT_NO_THROW(prepare({input}, path("out"), all_train()));
+  EXPECT_NO_THROW(Dataset{path("out")});
+}
+
+}  // namespace
+}  // namespace muster
