@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "comm/async_communicator.hpp"
 #include "core/error.hpp"
 #include "model/families/language_model.hpp"
 
@@ -110,7 +111,8 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   bytes(MemoryKind::activations) =
       Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
   bytes(MemoryKind::communication) = Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots)) +
-                                     2 * Buffer::counted(blocks * sizeof(double));
+                                     2 * Buffer::counted(blocks * sizeof(double)) +
+                                     (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
   bytes(MemoryKind::data) = data_bytes;
 
   // To each owner its piece of my roots; to all others my piece of the parameters and of the blocks of the

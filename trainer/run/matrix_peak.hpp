@@ -1,0 +1,13 @@
+// The rate of matrix products that this device reaches: what `sol` divides by.
+#pragma once
+
+#include "comm/communicator.hpp"
+#include "model/config.hpp"
+
+namespace muster {
+
+// FLOP/s of one rank while all ranks of its host multiply at once; the same value on every rank (the least).
+// Takes about half a second.
+double measure_matrix_peak(Precision precision, Communicator& comm);
+
+}  // namespace muster

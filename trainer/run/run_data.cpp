@@ -1,0 +1,54 @@
+#include "trainer/run/run_data.hpp"
+
+#include "core/error.hpp"
+#include "data/prefetch.hpp"
+#include "trainer/plan/run_plan.hpp"
+
+namespace muster {
+
+RunData::RunData(Config& config) {
+  if (config.data.sources().empty())
+    throw UserError(
+        "data.path is missing: name the folder that `muster prepare` wrote, as --data.path=FOLDER");
+  for (const DataSource& source : config.data.sources())
+    datasets_.push_back(std::make_unique<Dataset>(source.path, config.data.verify));
+  if (config.model.vocabulary == 0) config.model.vocabulary = info().vocabulary;
+}
+
+bool RunData::has_validation(const Config& config) const {
+  const SplitInfo& split = info().validation;
+  for (const ShardInfo& shard : split.shards)
+    if (shard.tokens > static_cast<std::uint64_t>(config.train.sequence)) return true;
+  return false;
+}
+
+std::vector<Loader::Source> RunData::sources(const Config& config) const {
+  std::vector<Loader::Source> sources;
+  for (std::size_t i = 0; i < datasets_.size(); ++i)
+    sources.push_back({datasets_[i].get(), config.data.sources()[i].weight});
+  return sources;
+}
+
+Loader RunData::training(const Config& config, MemoryAccount& account) const {
+  return Loader(sources(config), loader_options(config, Split::train), account);
+}
+
+Loader RunData::validation(const Config& config, MemoryAccount& account) const {
+  return Loader({{datasets_.front().get(), 1}}, loader_options(config, Split::validation), account);
+}
+
+std::uint64_t RunData::memory(const Config& config) const {
+  std::vector<const DatasetInfo*> all;
+  for (const auto& dataset : datasets_) all.push_back(&dataset->info());
+  const Loader::Options training = loader_options(config, Split::train);
+  std::uint64_t bytes =
+      Loader::memory(all, training) + Prefetch::memory(training, prefetch_depth, config.train.micro_batch);
+  if (has_validation(config)) {
+    const Loader::Options validation = loader_options(config, Split::validation);
+    bytes += Loader::memory(std::span(all).first(1), validation) +
+             Prefetch::memory(validation, prefetch_depth, config.train.micro_batch);
+  }
+  return bytes;
+}
+
+}  // namespace muster

@@ -1,0 +1,39 @@
+// The data of a run: its datasets, open and checked, and the loaders of both splits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/memory.hpp"
+#include "data/dataset.hpp"
+#include "data/loader.hpp"
+#include "trainer/config/config.hpp"
+
+namespace muster {
+
+class RunData {
+ public:
+  // Opens the datasets of `config` and fills in model.vocabulary if it is 0. Throws UserError when they do
+  // not fit the model or each other.
+  explicit RunData(Config& config);
+
+  const DatasetInfo& info() const { return datasets_.front()->info(); }
+  const Tokenizer& tokenizer() const { return datasets_.front()->tokenizer(); }
+  // Whether the first source holds out text enough for an evaluation.
+  bool has_validation(const Config& config) const;
+
+  Loader training(const Config& config, MemoryAccount& account) const;
+  // Of the first source.
+  Loader validation(const Config& config, MemoryAccount& account) const;
+
+  // What loaders and prefetch rings of a training run take.
+  std::uint64_t memory(const Config& config) const;
+
+ private:
+  std::vector<Loader::Source> sources(const Config& config) const;
+  std::vector<std::unique_ptr<Dataset>> datasets_;
+};
+
+}  // namespace muster

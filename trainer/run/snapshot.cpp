@@ -1,0 +1,109 @@
+#include "trainer/run/snapshot.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/hash.hpp"
+
+namespace muster {
+
+std::string to_json(const RunState& state, const Config& config) {
+  nlohmann::ordered_json data = nlohmann::ordered_json::array();
+  for (const DataSource& source : config.data.sources())
+    data.push_back({{"path", source.path}, {"weight", source.weight}});
+  const nlohmann::ordered_json json = {
+      {"samples", state.progress.step * config.train.batch},
+      {"step", state.progress.step},
+      {"updates", state.progress.updates},
+      {"targets", state.progress.targets},
+      {"shards", config.train.shards},
+      {"micro_batch", config.train.micro_batch},
+      {"data", data},
+      {"tokenizer", state.tokenizer},
+      {"fingerprint", state.fingerprint},
+      {"config", state.config},
+  };
+  return json.dump();
+}
+
+RunState run_state_from(const std::string& json, const std::string& path) {
+  try {
+    const auto parsed = nlohmann::json::parse(json);
+    RunState state;
+    state.progress.step = parsed.at("step").get<std::int64_t>();
+    state.progress.updates = parsed.at("updates").get<std::int64_t>();
+    state.progress.targets = parsed.at("targets").get<std::int64_t>();
+    state.config = parsed.at("config").get<std::string>();
+    state.tokenizer = parsed.at("tokenizer").get<std::string>();
+    state.fingerprint = parsed.at("fingerprint").get<std::string>();
+    return state;
+  } catch (const nlohmann::json::exception& error) {
+    throw UserError("{}: its manifest does not tell the state of a run ({}); use another checkpoint", path,
+                    error.what());
+  }
+}
+
+std::vector<Slice> slices(const RunPlan& plan, const ModelState& state) {
+  const Graph& graph = plan.training.graph;
+  std::vector<Slice> all;
+  for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
+    const Range piece = plan.buckets[b].pieces[static_cast<std::size_t>(plan.rank)];
+    for (const Segment& segment : segments(graph, plan.training.space, piece)) {
+      const Parameter& parameter = graph.parameters[segment.parameter];
+      const std::string& name = graph[parameter.value].name;
+      const auto size = static_cast<std::size_t>(segment.end - segment.begin);
+      const auto moments =
+          static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
+      const auto add = [&](const char* kind, const Buffer& space, std::size_t offset) {
+        all.push_back({kind + name, logical_shape(graph, parameter), segment.begin, segment.end,
+                       space.as<float>().subspan(offset, size)});
+      };
+      add("master/", state.master, static_cast<std::size_t>(segment.flat));
+      add("adam.m/", state.m, moments);
+      add("adam.v/", state.v, moments);
+    }
+  }
+  return all;
+}
+
+void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
+                     std::span<float> master) {
+  for (const Segment& segment : segments(graph, space, {0, space.elements})) {
+    const Parameter& parameter = graph.parameters[segment.parameter];
+    const std::string name = "master/" + graph[parameter.value].name;
+    checkpoint.require(name, logical_shape(graph, parameter));
+    checkpoint.read(name, segment.begin, segment.end,
+                    master.subspan(static_cast<std::size_t>(segment.flat),
+                                   static_cast<std::size_t>(segment.end - segment.begin)));
+  }
+}
+
+void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) {
+  const Graph& graph = plan.training.graph;
+  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>());
+  for (std::size_t b = 0; b < plan.buckets.size(); ++b)
+    for (const Segment& segment : segments(graph, plan.training.space, plan.updated[b])) {
+      const Parameter& parameter = graph.parameters[segment.parameter];
+      const std::string& name = graph[parameter.value].name;
+      const auto offset =
+          static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
+      const auto size = static_cast<std::size_t>(segment.end - segment.begin);
+      for (const auto& [kind, space] :
+           {std::pair<const char*, const Buffer&>{"adam.m/", state.m}, {"adam.v/", state.v}}) {
+        checkpoint.require(kind + name, logical_shape(graph, parameter));
+        checkpoint.read(kind + name, segment.begin, segment.end, space.as<float>().subspan(offset, size));
+      }
+    }
+}
+
+void check_replicas(const ModelState& state, Communicator& comm) {
+  const std::string mine = hex(hash_bytes(std::as_bytes(state.master.as<float>())));
+  const std::vector<std::string> all = gather_strings(comm, mine, "hashes of the parameters");
+  for (std::size_t rank = 0; rank < all.size(); ++rank)
+    if (all[rank] != all[0])
+      throw Defect(fmt::format("rank {} holds other parameters than rank 0 (hashes {} and {})", rank,
+                               all[rank], all[0]));
+}
+
+}  // namespace muster
