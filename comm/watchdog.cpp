@@ -53,7 +53,7 @@ void Watchdog::watch() {
 
 std::string Watchdog::report(const PendingCollective& pending) const {
   const auto silent = pending.waiting.empty()
-                          ? std::string("nobody in particular")
+                          ? std::string("its own progress thread")
                           : fmt::format("{} {}", pending.waiting.size() == 1 ? "rank" : "ranks",
                                         fmt::join(pending.waiting, ", "));
   return fmt::format("muster: rank {} on {} has waited {:.0f} s in {} at step {} for {}; ending all ranks\n",

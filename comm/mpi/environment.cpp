@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <mpi.h>
 
 #include "comm/async_communicator.hpp"
 #include "comm/mpi/transport.hpp"
@@ -26,10 +27,7 @@ MpiEnvironment::~MpiEnvironment() {
 }
 
 std::unique_ptr<Communicator> MpiEnvironment::world(MemoryAccount& account) {
-  MPI_Comm own;
-  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &own), "MPI_Comm_dup");
-  return std::make_unique<AsyncCommunicator>(std::make_shared<Progress>(),
-                                             std::make_unique<MpiTransport>(own), account);
+  return std::make_unique<AsyncCommunicator>(std::make_shared<Progress>(), mpi_world_transport(), account);
 }
 
 }  // namespace muster

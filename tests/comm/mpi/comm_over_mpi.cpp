@@ -1,5 +1,6 @@
 // The communicator over MPI, scene by scene: `behaviours` runs the table that all backends share, the others
 // are ways in which a job fails.
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -30,8 +31,10 @@ void behaviours_hold(Communicator& comm) {
   if (comm.rank() == 0) std::printf("all behaviours hold\n");
 }
 
-void wait_without_rank_1(Communicator& comm, const std::function<void()>& instead) {
-  Watchdog watchdog(comm, 1);
+// Where something else is to end the job, the watchdog's limit is long and its exit code a failure.
+void wait_without_rank_1(Communicator& comm, const std::function<void()>& instead,
+                         double limit_seconds = 60) {
+  Watchdog watchdog(comm, limit_seconds);
   watchdog.set_step(41);
   std::printf("pid %d\n", getpid());
   std::fflush(stdout);
@@ -41,7 +44,8 @@ void wait_without_rank_1(Communicator& comm, const std::function<void()>& instea
 }
 
 void hang(Communicator& comm) {
-  wait_without_rank_1(comm, [] { std::this_thread::sleep_for(std::chrono::seconds(60)); });
+  wait_without_rank_1(
+      comm, [] { std::this_thread::sleep_for(std::chrono::seconds(60)); }, 1);
 }
 
 void killed(Communicator& comm) {
@@ -69,13 +73,18 @@ void wrong_size(Communicator& comm) {
 }
 
 int run(const std::string& scene) {
-  const std::map<std::string, void (*)(Communicator&)> scenes = {
-      {"behaviours", behaviours_hold}, {"hang", hang},          {"killed", killed},
-      {"throw_alone", throw_alone},    {"abort", end_by_abort}, {"user_error", user_error},
-      {"wrong_size", wrong_size}};
+  const std::map<std::string, void (*)(Communicator&)> scenes = {{"behaviours", behaviours_hold},
+                                                                 {"hang", hang},
+                                                                 {"killed", killed},
+                                                                 {"throw_alone", throw_alone},
+                                                                 {"leave_by_exception", hang},
+                                                                 {"abort", end_by_abort},
+                                                                 {"user_error", user_error},
+                                                                 {"wrong_size", wrong_size}};
   MpiEnvironment environment;
   MemoryAccount account;
   const auto comm = environment.world(account);
+  if (scene == "leave_by_exception" && comm->rank() == 1) throw std::runtime_error("not caught in time");
   try {
     scenes.at(scene)(*comm);
     return 0;
@@ -92,4 +101,10 @@ int run(const std::string& scene) {
 }  // namespace
 }  // namespace muster
 
-int main(int, char** arguments) { return muster::run(arguments[1] == nullptr ? "" : arguments[1]); }
+int main(int, char** arguments) {
+  try {
+    return muster::run(arguments[1] == nullptr ? "" : arguments[1]);
+  } catch (const std::exception&) {
+    return 3;  // the environment has let it pass
+  }
+}
