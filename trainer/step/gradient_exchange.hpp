@@ -27,6 +27,9 @@ class GradientExchange {
   // Appends to the stream what makes the sum of this rank's piece, and returns where it will lie.
   std::span<float> finish(std::size_t bucket, Stream& stream);
 
+  // How long finish() has blocked the calling thread, which it does on streams that run inline.
+  double waited_ms() const { return waited_ms_; }
+
  private:
   std::span<float> operand(std::size_t root, std::size_t bucket) const;
 
@@ -38,6 +41,7 @@ class GradientExchange {
   std::vector<int> index_in_rank_;           // of each root among its rank's roots
   std::vector<Add> adds_;
   std::vector<std::vector<Event>> arrived_;  // by bucket
+  double waited_ms_ = 0;
 };
 
 }  // namespace muster

@@ -25,6 +25,7 @@ StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, 
   stream_.synchronize();
   const LeafReports::Summary summary =
       reports_.gather(comm_, backward_.leaves(), stop, backward_.failure() != nullptr);
+  const double waited_before = exchange_.waited_ms();
   for (const std::size_t bucket : backward_.launched()) {
     sums_[bucket] = exchange_.finish(bucket, stream_);
     norm_.add(bucket, sums_[bucket], stream_);
@@ -36,6 +37,7 @@ StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, 
   result.targets = summary.targets;
   result.stop = summary.stop;
   result.wait_data_ms = backward_.wait_data_ms();
+  result.wait_comm_ms = exchange_.waited_ms() - waited_before;
   if (summary.targets > 0) {
     const auto n = static_cast<double>(summary.targets);
     result.loss = summary.loss / n;

@@ -40,6 +40,7 @@ struct StepResult {
   bool clipped = false;
   bool stop = false;  // some rank was asked to stop
   double wait_data_ms = 0;
+  double wait_comm_ms = 0;  // for other ranks' gradients
 };
 
 class TrainingStep {

@@ -1,0 +1,288 @@
+#include "trainer/run/training_run.hpp"
+
+#include <array>
+#include <chrono>
+#include <fmt/format.h>
+#include <memory>
+#include <optional>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+#include <utility>
+
+#include "comm/agree.hpp"
+#include "comm/watchdog.hpp"
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "core/text.hpp"
+#include "trainer/build_info.hpp"
+#include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/save.hpp"
+#include "trainer/config/read.hpp"
+#include "trainer/metrics/log.hpp"
+#include "trainer/metrics/metrics_file.hpp"
+#include "trainer/metrics/progress.hpp"
+#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/report.hpp"
+#include "trainer/run/matrix_peak.hpp"
+#include "trainer/run/run_data.hpp"
+#include "trainer/run/snapshot.hpp"
+#include "trainer/run_folder.hpp"
+#include "trainer/schedule.hpp"
+
+namespace muster {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+class TrainingRun {
+ public:
+  TrainingRun(Config config, const RunHost& host);
+  RunResult run();
+
+ private:
+  static Attempt begin_attempt(const Config& config, const RunFolder& folder, Communicator& comm);
+  RunPlan make_plan_or_refuse();
+  void start_or_resume();
+  bool resume();
+  void check_promises() const;
+  void record(const StepResult& result, double step_seconds, double total_seconds);
+  void save();
+  void evaluate();
+  bool rank_0() const { return comm_.rank() == 0; }
+  bool time_is_up() const {
+    return config_.run.time_limit > 0 && seconds_since(start_) > config_.run.time_limit;
+  }
+
+  const Clock::time_point start_ = Clock::now();
+  Config config_;
+  const RunHost& host_;
+  Communicator& comm_;
+  RunData data_;
+  RunFolder folder_;
+  Attempt attempt_;
+  std::shared_ptr<spdlog::logger> log_;
+  std::uint64_t runtime_bytes_ = resident_bytes();
+  std::string fingerprint_ = fingerprint("cpu");
+  RunPlan plan_;
+  Loader training_loader_;
+  Prefetch prefetch_;
+  std::optional<Loader> validation_loader_;
+  ModelState state_;
+  TrainingStep step_;
+  std::optional<Evaluation> evaluation_;
+  Watchdog watchdog_;
+  double peak_;
+  Progress progress_;
+  std::optional<MetricsFile> metrics_;
+  TimeLeft time_left_;
+  std::int64_t skipped_ = 0;
+  std::int64_t saved_step_ = -1;
+  EvaluationResult evaluated_;
+  std::optional<double> fresh_eval_loss_;
+};
+
+TrainingRun::TrainingRun(Config config, const RunHost& host)
+    : config_(std::move(config)),
+      host_(host),
+      comm_(host.comm),
+      data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
+      folder_(config_.run.dir),
+      attempt_(begin_attempt(config_, folder_, comm_)),
+      log_(agree(comm_, "opening the log",
+                 [&] { return make_log(folder_.log(comm_.rank()), host.console && rank_0()); })),
+      plan_(make_plan_or_refuse()),
+      training_loader_(
+          agree(comm_, "opening the data", [&] { return data_.training(config_, host.account); })),
+      prefetch_(training_loader_, host.account, prefetch_depth, config_.train.micro_batch),
+      state_(plan_, config_, host.account),
+      step_(config_, plan_, state_, comm_, host.compute, host.account),
+      watchdog_(comm_, config_.run.watchdog),
+      peak_(measure_matrix_peak(config_.run.precision, comm_)) {
+  if (data_.has_validation(config_)) {
+    validation_loader_.emplace(data_.validation(config_, host.account));
+    evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, host.compute, host.account);
+  } else if (config_.eval.every > 0) {
+    agree(comm_, "preparing the evaluation", [&] {
+      throw UserError(
+          "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or "
+          "set "
+          "eval.every = 0",
+          config_.data.sources().front().path, config_.train.sequence);
+    });
+  }
+  check_promises();
+  start_or_resume();
+}
+
+// Rank 0 takes the number; a run folder belongs to one attempt at a time.
+Attempt TrainingRun::begin_attempt(const Config& config, const RunFolder& folder, Communicator& comm) {
+  const std::int64_t mine = agree(comm, "taking the run's folder", [&]() -> std::int64_t {
+    if (comm.rank() != 0) return 0;
+    if (config.run.fresh) folder.require_empty();
+    folder.create();
+    return Attempt::begin(folder).number();
+  });
+  return Attempt::join(folder,
+                       std::stoll(gather_strings(comm, std::to_string(mine), "number of the attempt")[0]));
+}
+
+RunPlan TrainingRun::make_plan_or_refuse() {
+  return agree(comm_, "planning", [&] {
+    RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_));
+    refuse_if_too_large(plan, available_bytes(), comm_.local_size());
+    if (rank_0()) log_->info("{}", describe(plan, config_, runtime_bytes_));
+    return plan;
+  });
+}
+
+// Every byte comes from a Buffer, and the plan knew of it.
+void TrainingRun::check_promises() const {
+  for (std::size_t k = 0; k < memory_kinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    if (host_.account.now(kind) != plan_.memory[k])
+      throw Defect(fmt::format("{} takes {} bytes, the plan says {}", name_of(kind), host_.account.now(kind),
+                               plan_.memory[k]));
+  }
+}
+
+void TrainingRun::start_or_resume() {
+  if (!resume()) {
+    state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
+    comm_.broadcast(std::as_writable_bytes(state_.master.as<float>()), 0, "first weights").wait();
+    if (rank_0()) log_->info("a new run in {}", folder_.path());
+  }
+  check_replicas(state_, comm_);
+  state_.refresh_compute({0, plan_.training.space.elements});
+  const std::vector<std::string> hosts = gather_strings(comm_, host_name(), "host names");
+  agree(comm_, "writing the run's folder", [&] {
+    if (!rank_0()) return;
+    write_text_atomically(folder_.config(), to_toml(config_));
+    write_text_atomically(folder_.description(), describe_run(attempt_.number(), hosts, "cpu"));
+    metrics_.emplace(folder_.metrics(), progress_.step);
+  });
+}
+
+bool TrainingRun::resume() {
+  const auto warn = [&](const std::string& line) { log_->warn("{}", line); };
+  const std::optional<std::int64_t> newest = newest_complete(comm_, folder_.checkpoints(), Trust::full, warn);
+  if (!newest) return false;
+  agree(comm_, "loading the checkpoint", [&] {
+    const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest));
+    const RunState saved = run_state_from(checkpoint.state(), checkpoint.path());
+    const Config before = parse_config(saved.config, checkpoint.path());
+    refuse_fixed_changes(before, config_);
+    if (saved.tokenizer != data_.info().tokenizer)
+      throw UserError("{} was trained with another tokenizer than that of {}: give the run its own data",
+                      checkpoint.path(), config_.data.sources().front().path);
+    load(checkpoint, plan_, state_);
+    progress_ = saved.progress;
+    saved_step_ = progress_.step;
+    if (rank_0()) {
+      log_->info("resuming from {} (step {} of {})", checkpoint.path(), progress_.step, config_.train.steps);
+      if (saved.fingerprint != fingerprint_)
+        log_->warn(
+            "this binary, its libraries or this processor differ from those that saved {}: bits may differ",
+            checkpoint.path());
+    }
+  });
+  return true;
+}
+
+RunResult TrainingRun::run() {
+  RunResult result;
+  if (rank_0() && progress_.step < config_.train.steps)
+    log_->info("{}", progress_heading(config_.train.steps));
+  if (progress_.step < config_.train.steps) step_.request(prefetch_, progress_.step);
+  while (progress_.step < config_.train.steps && !result.interrupted) {
+    const Clock::time_point start = Clock::now();
+    watchdog_.set_step(progress_.step + 1);
+    if (progress_.step + 1 < config_.train.steps) step_.request(prefetch_, progress_.step + 1);
+    const double lr =
+        learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, progress_.step + 1);
+    const StepResult step = step_.run(prefetch_, progress_, lr, host_.stop_requested() || time_is_up());
+    const double step_seconds = seconds_since(start);
+    const bool last = progress_.step == config_.train.steps;
+    if (config_.eval.every > 0 && (last || progress_.step % config_.eval.every == 0)) evaluate();
+    record(step, step_seconds, seconds_since(start));
+    result.interrupted = step.stop && !last;
+    if (last || result.interrupted ||
+        (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
+      save();
+  }
+  if (rank_0()) {
+    if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
+    log_->info("{} after step {} of {}; memory: planned {} + runtime {}, resident {}",
+               result.interrupted ? "stopped" : "done", progress_.step, config_.train.steps,
+               human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_), human_bytes(resident_bytes()));
+  }
+  result.progress = progress_;
+  result.evaluation = evaluated_;
+  return result;
+}
+
+void TrainingRun::evaluate() {
+  evaluated_ = evaluation_->run(state_.inference());
+  fresh_eval_loss_ = evaluated_.loss;
+}
+
+void TrainingRun::record(const StepResult& result, double step_seconds, double total_seconds) {
+  skipped_ += result.skipped ? 1 : 0;
+  if (!rank_0()) return;
+  const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
+  StepRecord record;
+  record.step = progress_.step;
+  record.attempt = attempt_.number();
+  record.loss = result.loss;
+  record.grad_norm = result.grad_norm;
+  record.lr = learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, progress_.step);
+  record.samples = progress_.step * config_.train.batch;
+  record.targets = result.targets;
+  record.skipped = result.skipped;
+  record.seconds = step_seconds;
+  record.tokens_per_s = tokens / step_seconds;
+  record.sol = plan_.flops_per_step / (peak_ * plan_.ranks * step_seconds);
+  record.wait_data_ms = result.wait_data_ms;
+  record.wait_comm_ms = result.wait_comm_ms;
+  record.eval_loss = std::exchange(fresh_eval_loss_, std::nullopt);
+  attempt_.check_current();
+  metrics_->append(record);
+  log_->info("{}", progress_line(record, config_.train.steps,
+                                 time_left_.after_step(record.step, config_.train.steps, total_seconds)));
+  if (record.eval_loss)
+    log_->info("held out: loss {:.4f}, perplexity {:.2f}, {:.3f} bits per byte", evaluated_.loss,
+               evaluated_.perplexity(), evaluated_.bits_per_byte(data_.info()));
+}
+
+void TrainingRun::save() {
+  if (saved_step_ == progress_.step) return;
+  CheckpointRequest request;
+  request.folder = folder_.checkpoints();
+  request.step = progress_.step;
+  request.attempt = attempt_.number();
+  request.state = to_json({progress_, to_toml(config_), data_.info().tokenizer, fingerprint_}, config_);
+  request.still_current = [&] { return attempt_.still_current(); };
+  const Clock::time_point start = Clock::now();
+  const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_));
+  saved_step_ = progress_.step;
+  if (!rank_0()) return;
+  log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
+  keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number());
+}
+
+}  // namespace
+
+RunResult run_training(Config config, const RunHost& host) {
+  return TrainingRun(std::move(config), host).run();
+}
+
+}  // namespace muster

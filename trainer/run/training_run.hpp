@@ -1,0 +1,36 @@
+// A training run from its configuration to its end: folder, plan, fresh or resumed state, steps, evaluations,
+// checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "comm/communicator.hpp"
+#include "core/memory.hpp"
+#include "core/stream.hpp"
+#include "trainer/config/config.hpp"
+#include "trainer/run/evaluation.hpp"
+#include "trainer/step/training_step.hpp"
+
+namespace muster {
+
+// What a run stands on.
+struct RunHost {
+  Communicator& comm;
+  Stream& compute;
+  MemoryAccount& account;
+  std::function<bool()> stop_requested;
+  bool console = false;  // whether rank 0 also writes to the screen
+};
+
+struct RunResult {
+  Progress progress;
+  bool interrupted = false;     // a signal or the time limit ended it before train.steps
+  EvaluationResult evaluation;  // the last; targets = 0: there was none
+};
+
+// Collective. Errors that every rank knows are thrown by every rank (comm/agree.hpp).
+RunResult run_training(Config config, const RunHost& host);
+
+}  // namespace muster
