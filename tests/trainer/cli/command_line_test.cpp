@@ -1,0 +1,100 @@
+#include "trainer/cli/command_line.hpp"
+
+#include <gtest/gtest.h>
+
+#include "core/error.hpp"
+#include "trainer/build_info.hpp"
+#include "trainer/config/keys.hpp"
+
+namespace muster {
+namespace {
+
+std::string output_of(const std::vector<std::string>& arguments) {
+  testing::internal::CaptureStdout();
+  const int code = read_command_line(arguments)();
+  const std::string text = testing::internal::GetCapturedStdout();
+  EXPECT_EQ(code, 0);
+  return text;
+}
+
+std::string refusal_of(const std::vector<std::string>& arguments) {
+  try {
+    read_command_line(arguments);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(CommandLine, alone_it_prints_a_guide_to_every_command) {
+  const std::string text = output_of({});
+  for (const char* command : {"prepare", "plan", "train", "eval", "generate", "checkpoint"}) {
+    EXPECT_NE(text.find(std::string("muster ") + command), std::string::npos) << command;
+  }
+}
+
+TEST(CommandLine, the_help_of_each_command_teaches_with_an_example) {
+  const std::vector<std::vector<std::string>> commands = {{"prepare"},
+                                                          {"train"},
+                                                          {"plan"},
+                                                          {"eval"},
+                                                          {"generate"},
+                                                          {"checkpoint"},
+                                                          {"checkpoint", "list"},
+                                                          {"checkpoint", "verify"}};
+  for (std::vector<std::string> words : commands) {
+    std::string spelt = "muster";
+    for (const std::string& word : words) spelt += " " + word;
+    words.push_back("--help");
+    const std::string text = output_of(words);
+    const std::size_t example = text.find("Example:\n  ");
+    ASSERT_NE(example, std::string::npos) << text;
+    EXPECT_NE(text.find(spelt, example), std::string::npos) << text;
+  }
+}
+
+TEST(CommandLine, the_help_of_train_lists_every_key) {
+  const std::string text = output_of({"train", "--help"});
+  for (const Key& key : keys())
+    EXPECT_NE(text.find("--" + std::string(key.name) + "="), std::string::npos) << key.name;
+}
+
+TEST(CommandLine, tells_its_version) { EXPECT_EQ(output_of({"--version"}), "muster " + version() + "\n"); }
+
+TEST(CommandLine, a_misspelt_command_is_refused_with_the_nearest) {
+  EXPECT_EQ(refusal_of({"trian", "a.toml"}), "unknown command trian; did you mean train?");
+}
+
+TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
+  const std::vector<std::vector<std::string>> lines = {
+      {"train"},
+      {"prepare", "a.txt"},
+      {"plan", "a.toml", "--ranks", "0"},
+      {"plan", "a.toml", "--ranks", "two"},
+      {"plan", "a.toml", "--jsn"},
+      {"generate", "run", "--top-p", "1.5"},
+      {"eval", "run", "extra"},
+      {"checkpoint"},
+      {"checkpoint", "verify", "run", "x"},
+      {"--verbose"},
+  };
+  for (const auto& line : lines) {
+    const std::string message = refusal_of(line);
+    EXPECT_NE(message.find("command line: "), std::string::npos) << line.front() << ": " << message;
+    EXPECT_NE(message.find("; see muster"), std::string::npos) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+  EXPECT_NE(refusal_of({"plan", "a.toml", "--ranks", "0"}).find("--ranks"), std::string::npos);
+  EXPECT_NE(refusal_of({"plan", "a.toml", "--ranks", "0"}).find("see muster plan --help"), std::string::npos);
+}
+
+TEST(CommandLine, keys_are_taken_by_the_commands_that_read_a_configuration) {
+  EXPECT_EQ(refusal_of({"train", "a.toml", "--train.steps=5", "--run.fresh"}), "");
+  EXPECT_EQ(refusal_of({"plan", "--model.layers", "2", "a.toml", "--ranks", "4", "--json"}), "");
+  EXPECT_NE(
+      refusal_of({"prepare", "a", "--output", "b", "--train.steps=5"}).find("--train.steps has no meaning"),
+      std::string::npos);
+}
+
+}  // namespace
+}  // namespace muster

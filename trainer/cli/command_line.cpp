@@ -1,0 +1,229 @@
+#include "trainer/cli/command_line.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fmt/format.h>
+#include <memory>
+
+#include "core/error.hpp"
+#include "core/text.hpp"
+#include "trainer/build_info.hpp"
+#include "trainer/commands/checkpoint.hpp"
+#include "trainer/commands/evaluate.hpp"
+#include "trainer/commands/generate.hpp"
+#include "trainer/commands/plan.hpp"
+#include "trainer/commands/prepare.hpp"
+#include "trainer/commands/train.hpp"
+#include "trainer/config/read.hpp"
+#include "trainer/config/reference.hpp"
+
+namespace muster {
+namespace {
+
+constexpr const char* guide = R"(muster trains GPT and Llama models on any number of ranks.
+
+  muster prepare TEXT... --output DATA     text into a dataset
+  muster plan CONFIG --ranks N             what a step will take, before it runs
+  mpirun -n N muster train CONFIG          train, or go on with the run
+  muster eval RUN                          loss, perplexity and bits per byte on held-out text
+  muster generate RUN --prompt TEXT        let the model write
+  muster checkpoint list RUN               the checkpoints of a run; verify RUN checks them
+
+Each has --help with an example. A first run, in minutes: ./launch/quickstart
+)";
+
+// The application and what its options are read into; it lives until its command has run.
+struct Line {
+  CLI::App app{"Trains GPT and Llama models on any number of ranks.", "muster"};
+  std::vector<Override> overrides;
+  Command command;
+};
+
+// A subcommand that runs `run(options)`; `add` binds its options to fields of `options`.
+template <class Options, class Add>
+void add_command(CLI::App& parent, Line& line, const char* name, const char* summary, const char* example,
+                 int (*run)(const Options&), const Add& add) {
+  CLI::App* command = parent.add_subcommand(name, summary);
+  auto options = std::make_shared<Options>();
+  add(*command, *options);
+  command->footer(fmt::format("Example:\n  {}", example));
+  command->callback([&line, options, run, command] {
+    if constexpr (requires { options->overrides; }) {
+      options->overrides = line.overrides;
+    } else if (!line.overrides.empty()) {
+      throw UserError(
+          "command line: muster {} takes no configuration key, so --{} has no meaning here; leave it out",
+          command->get_name(), line.overrides.front().key);
+    }
+    line.command = [options, run] { return run(*options); };
+  });
+}
+
+void add_prepare(Line& line) {
+  add_command(
+      line.app, line, "prepare", "Turn text into a dataset.",
+      "muster prepare books/ notes.txt --output data/books --tokenizer bytes", prepare_command,
+      [](CLI::App& app, PrepareCommandOptions& o) {
+        app.add_option("INPUT", o.inputs,
+                       "files or folders: plain text (a file is a document), .jsonl (a line is a document, "
+                       "its field \"text\"), or tokens in .npy and .bin")
+            ->required();
+        app.add_option("--output", o.output, "folder of the dataset, new or empty")->required();
+        app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
+        app.add_option("--validation", o.prepare.validation, "share of the documents to hold out")
+            ->capture_default_str()
+            ->check(CLI::Range(0.0, 1.0));
+        app.add_option("--shard-tokens", o.prepare.shard_tokens, "tokens of a shard, about")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+        app.add_option("--vocabulary", o.prepare.vocabulary, "of tokens made elsewhere: how many there are");
+        app.add_option("--end-token", o.prepare.end_token, "of tokens made elsewhere: ends a document");
+        app.add_option("--token-type", o.prepare.token_type, "of .bin: u16 or u32")
+            ->check(CLI::IsMember({"u16", "u32"}));
+      });
+}
+
+void add_config(CLI::App& app, std::string& config) {
+  app.add_option("CONFIG", config, "configuration file, or the folder of a run")->required();
+}
+
+void add_run(CLI::App& app, std::string& run) { app.add_option("RUN", run, "folder of the run")->required(); }
+
+void add_checkpoint_step(CLI::App& app, std::optional<std::int64_t>& step) {
+  app.add_option("--checkpoint", step, "step of the checkpoint; the newest complete one if not given")
+      ->check(CLI::NonNegativeNumber);
+}
+
+void add_train(Line& line) {
+  const std::string example =
+      "mpirun -n 2 muster train configs/quickstart.toml --train.steps=100 --run.dir=runs/try\n\n"
+      "A run whose folder holds a complete checkpoint goes on from it. SIGTERM, SIGUSR1 and run.time_limit "
+      "end the\n"
+      "step, save, and exit with code 85: start it again to go on.\n\n" +
+      keys_as_help();
+  add_command(line.app, line, "train", "Train a model, or go on with a run. Any key: --KEY=VALUE.",
+              example.c_str(), train_command,
+              [](CLI::App& app, TrainOptions& o) { add_config(app, o.config); });
+}
+
+void add_plan(Line& line) {
+  add_command(line.app, line, "plan", "Tell what a step will take, without running it. Any key: --KEY=VALUE.",
+              "muster plan configs/llama-1.5b.toml --ranks 8 --train.recompute=block", plan_command,
+              [](CLI::App& app, PlanOptions& o) {
+                add_config(app, o.config);
+                app.add_option("--ranks", o.ranks, "number of ranks")
+                    ->capture_default_str()
+                    ->check(CLI::PositiveNumber);
+                app.add_flag("--json", o.json, "print the plan as JSON");
+              });
+}
+
+void add_evaluate(Line& line) {
+  add_command(line.app, line, "eval", "Evaluate a run's model on held-out text. Any key: --KEY=VALUE.",
+              "muster eval runs/quickstart/run --checkpoint 100", evaluate_command,
+              [](CLI::App& app, EvaluateOptions& o) {
+                add_run(app, o.run);
+                add_checkpoint_step(app, o.checkpoint);
+                app.add_option("--data", o.data,
+                               "dataset whose validation part to use; that of the run if not given");
+              });
+}
+
+void add_generate(Line& line) {
+  add_command(line.app, line, "generate", "Let a run's model write. Any key: --KEY=VALUE.",
+              "muster generate runs/quickstart/run --prompt 'The function' --tokens 300 --temperature 0.8",
+              generate_command, [](CLI::App& app, GenerateOptions& o) {
+                add_run(app, o.run);
+                add_checkpoint_step(app, o.checkpoint);
+                app.add_option("--prompt", o.prompt, "text to go on from");
+                app.add_option("--tokens", o.tokens, "how many to write")
+                    ->capture_default_str()
+                    ->check(CLI::PositiveNumber);
+                app.add_option("--temperature", o.temperature, "0: always the likeliest token")
+                    ->capture_default_str()
+                    ->check(CLI::NonNegativeNumber);
+                app.add_option("--top-k", o.top_k, "choose among the k likeliest tokens; 0: all")
+                    ->capture_default_str()
+                    ->check(CLI::NonNegativeNumber);
+                app.add_option("--top-p", o.top_p,
+                               "choose among the likeliest tokens that together have this chance")
+                    ->capture_default_str()
+                    ->check(CLI::Range(0.0, 1.0));
+                app.add_option("--seed", o.seed, "of the choices")
+                    ->capture_default_str()
+                    ->check(CLI::NonNegativeNumber);
+              });
+}
+
+struct ListOptions {
+  std::string run;
+};
+struct VerifyOptions {
+  std::string run;
+  std::optional<std::int64_t> step;
+};
+int run_list(const ListOptions& o) { return checkpoint_list_command(o.run); }
+int run_verify(const VerifyOptions& o) { return checkpoint_verify_command(o.run, o.step); }
+
+void add_checkpoint(Line& line) {
+  CLI::App* group = line.app.add_subcommand("checkpoint", "List or verify the checkpoints of a run.");
+  group->require_subcommand(1);
+  group->footer("Example:\n  muster checkpoint list runs/quickstart/run");
+  add_command(*group, line, "list", "Show the checkpoints of a run.",
+              "muster checkpoint list runs/quickstart/run", run_list,
+              [](CLI::App& app, ListOptions& o) { add_run(app, o.run); });
+  add_command(*group, line, "verify", "Compare every file of a run's checkpoints with its hash.",
+              "muster checkpoint verify runs/quickstart/run 100", run_verify,
+              [](CLI::App& app, VerifyOptions& o) {
+                add_run(app, o.run);
+                app.add_option("STEP", o.step, "step of the checkpoint; all complete ones if not given")
+                    ->check(CLI::NonNegativeNumber);
+              });
+}
+
+// The command as it is spelt so far: "muster checkpoint list".
+std::string spelt(const CLI::App& app) {
+  std::string name = app.get_name();
+  for (const CLI::App* sub : app.get_subcommands()) name += " " + spelt(*sub);
+  return name;
+}
+
+void refuse_unknown_command(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  if (word.starts_with('-') || std::ranges::find(names, word) != names.end()) return;
+  throw UserError("unknown command {}; did you mean {}?", word, nearest_name(word, names));
+}
+
+Command print(std::string text) {
+  return [text = std::move(text)] {
+    fmt::print("{}", text);
+    return 0;
+  };
+}
+
+}  // namespace
+
+Command read_command_line(std::vector<std::string> arguments) {
+  if (arguments.empty()) return print(guide);
+  const auto line = std::make_shared<Line>();
+  line->overrides = take_overrides(arguments);
+  line->app.set_version_flag("--version", "muster " + version());
+  line->app.require_subcommand(1);
+  for (const auto add : {add_prepare, add_train, add_plan, add_evaluate, add_generate, add_checkpoint})
+    add(*line);
+  if (!arguments.empty()) refuse_unknown_command(line->app, arguments.front());
+  std::ranges::reverse(arguments);  // as CLI11 takes them
+  try {
+    line->app.parse(std::move(arguments));
+  } catch (const CLI::CallForHelp&) {
+    return print(line->app.help());
+  } catch (const CLI::CallForVersion&) {
+    return print(line->app.version() + "\n");
+  } catch (const CLI::ParseError& error) {
+    throw UserError("command line: {}; see {} --help", error.what(), spelt(line->app));
+  }
+  return line->command;
+}
+
+}  // namespace muster
