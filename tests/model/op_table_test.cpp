@@ -1,0 +1,189 @@
+// Holds every kernel of the CPU to every row of the table.
+#include "tests/model/op_table.hpp"
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <set>
+
+namespace muster::testing {
+namespace {
+
+const std::vector<Row>& table() {
+  static const std::vector<Row> rows = [] {
+    std::vector<Row> all;
+    for (const auto& family : {norm_rows, elementwise_rows, embedding_rows, linear_rows, attention_rows})
+      for (Row& row : family()) all.push_back(std::move(row));
+    return all;
+  }();
+  return rows;
+}
+
+std::vector<TestTensor> inputs_of(const Row& row) {
+  std::vector<TestTensor> inputs;
+  for (std::size_t i = 0; i < row.inputs.size(); ++i)
+    inputs.push_back(row.inputs[i].shape.empty() ? TestTensor() : TestTensor(row.inputs[i], row.values[i]));
+  return inputs;
+}
+
+std::vector<TestTensor> run(const Row& row, const RunOptions& options) {
+  std::vector<TestTensor> inputs = inputs_of(row);
+  std::vector<TestTensor> outputs = run_op(*row.op, inputs, options, row.outputs);
+  if (options.changed_input >= 0) outputs.push_back(inputs[static_cast<std::size_t>(options.changed_input)]);
+  return outputs;
+}
+
+double unit_roundoff(DType type) {
+  return type == DType::bf16 ? 0x1p-8 : type == DType::f32 ? 0x1p-24 : 0x1p-53;
+}
+
+void expect_close(const TestTensor& got, const Values& want, Roundings roundings) {
+  const Values values = got.values();
+  ASSERT_EQ(values.size(), want.size());
+  const DType type = got.type().dtype;
+  const bool bits = roundings.f32 < 0;
+  double largest = 0;
+  for (const double value : want) largest = std::max(largest, std::abs(value));
+  const double common = bits ? 0 : (roundings.f32 * 0x1p-24 + roundings.bf16 * 0x1p-8) * largest;
+  double excess = 0;
+  std::size_t where = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double error = std::abs(values[i] - (bits ? reference::rounded(want[i], type) : want[i]));
+    const double beyond = error - (bits ? 0 : common + unit_roundoff(type) * std::abs(want[i]));
+    if (beyond <= excess) continue;  // a NaN goes on
+    excess = beyond;
+    where = i;
+    if (std::isnan(beyond)) break;
+  }
+  EXPECT_EQ(excess, 0) << "beyond the tolerance, in element " << where << " of " << want.size() << ": "
+                       << values[where] << " instead of " << want[where] << ", largest " << largest;
+}
+
+class OpTable : public ::testing::TestWithParam<std::string_view> {
+ protected:
+  template <class Body>
+  void for_rows(Body&& body) {
+    for (const Row& row : table()) {
+      if (row.op->name() != GetParam()) continue;
+      SCOPED_TRACE(describe(row));
+      body(row);
+    }
+  }
+};
+
+TEST_P(OpTable, has_rows_in_f32_and_bf16) {
+  std::set<DType> types;
+  for_rows([&](const Row& row) {
+    for (const TensorType& input : row.inputs)
+      if (!input.shape.empty()) types.insert(input.dtype);
+  });
+  EXPECT_TRUE(types.contains(DType::f32)) << "no row of op_rows_*.cpp runs " << GetParam() << " in f32";
+  EXPECT_TRUE(types.contains(DType::bf16)) << "no row of op_rows_*.cpp runs " << GetParam() << " in bf16";
+}
+
+TEST_P(OpTable, agrees_with_double_precision) {
+  for_rows([](const Row& row) {
+    Tensors rounded;
+    for (const TestTensor& input : inputs_of(row)) rounded.push_back(input.values());
+    const Tensors want = row.reference(rounded);
+    const std::vector<TestTensor> got = run(row, row.options);
+    ASSERT_EQ(want.size(), got.size());
+    ASSERT_EQ(row.roundings.size(), got.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      SCOPED_TRACE("output " + std::to_string(i));
+      expect_close(got[i], want[i], row.roundings[i]);
+    }
+  });
+}
+
+TEST_P(OpTable, computes_the_derivatives_of_the_forward_op) {
+  for_rows([](const Row& row) {
+    if (!row.differences) return;
+    const std::vector<TestTensor> got = run(row, row.options);
+    Tensors variables = row.differences->variables;
+    for (std::size_t i = 0; i < variables.size(); ++i) {
+      if (variables[i].empty()) continue;
+      SCOPED_TRACE("output " + std::to_string(i));
+      const Values at = variables[i];
+      const Values want = reference::differences(
+          [&](const Values& x) {
+            variables[i] = x;
+            return row.differences->loss(variables);
+          },
+          at);
+      variables[i] = at;
+      // Four roundings more for the inputs that the forward op computes anew (statistics, lse), one for 1e-9.
+      expect_close(got[i], want, {std::max(0.0, row.roundings[i].f32) + 20, row.roundings[i].bf16});
+    }
+  });
+}
+
+TEST_P(OpTable, gives_the_same_bits_on_any_number_of_threads) {
+  for_rows([](const Row& row) {
+    RunOptions options = row.options;
+    options.threads = 1;
+    const std::vector<TestTensor> one = run(row, options);
+    for (options.threads = 2; options.threads <= 4; ++options.threads) {
+      const std::vector<TestTensor> more = run(row, options);
+      for (std::size_t i = 0; i < one.size(); ++i)
+        EXPECT_TRUE(more[i].same_bits(one[i])) << "output " << i << " on " << options.threads << " threads";
+    }
+  });
+}
+
+TEST_P(OpTable, accumulates_onto_what_was_there) {
+  for_rows([](const Row& row) {
+    const std::vector<TestTensor> fresh = run(row, row.options);
+    RunOptions onto_zero = row.options, onto_start = row.options;
+    onto_zero.accumulate = onto_start.accumulate = true;
+    bool accumulates = false;
+    for (std::size_t i = 0; i < fresh.size(); ++i) {
+      const bool sums = row.op->accumulates(static_cast<int>(i));
+      const std::int64_t count = fresh[i].type().elements();
+      accumulates = accumulates || sums;
+      onto_zero.start.push_back(sums ? Values(static_cast<std::size_t>(count)) : Values());
+      onto_start.start.push_back(sums ? reference::random_integers(count, i, -8, 8) : Values());
+    }
+    if (!accumulates) return;
+    const std::vector<TestTensor> zero = run(row, onto_zero), sum = run(row, onto_start);
+    for (std::size_t i = 0; i < fresh.size(); ++i) {
+      SCOPED_TRACE("output " + std::to_string(i));
+      Values want = fresh[i].values();
+      if (row.op->accumulates(static_cast<int>(i))) {
+        // Zeros may differ in their sign only.
+        EXPECT_EQ(zero[i].values(), want);
+        for (std::size_t k = 0; k < want.size(); ++k) want[k] += onto_start.start[i][k];
+        expect_close(sum[i], want, row.roundings[i]);
+      } else {
+        EXPECT_TRUE(sum[i].same_bits(fresh[i]));
+      }
+    }
+  });
+}
+
+TEST_P(OpTable, gives_the_same_bits_in_place) {
+  for_rows([](const Row& row) {
+    const std::vector<TestTensor> apart = run(row, row.options);
+    const std::vector<TestTensor> inputs = inputs_of(row);
+    for (std::size_t i = 0; i < apart.size(); ++i) {
+      const int input = row.op->may_overwrite(static_cast<int>(i));
+      if (input < 0 || !inputs[static_cast<std::size_t>(input)].present()) continue;
+      RunOptions options = row.options;
+      options.in_place = static_cast<int>(i);
+      const std::vector<TestTensor> in_place = run(row, options);
+      for (std::size_t k = 0; k < apart.size(); ++k)
+        EXPECT_TRUE(in_place[k].same_bits(apart[k])) << "output " << k << " with output " << i << " in place";
+    }
+  });
+}
+
+std::vector<std::string_view> names() {
+  std::vector<std::string_view> names;
+  for (const auto& [name, kernel] : cpu_kernels()) names.push_back(name);
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, OpTable, ::testing::ValuesIn(names()),
+                         [](const auto& name) { return std::string(name.param); });
+
+}  // namespace
+}  // namespace muster::testing
