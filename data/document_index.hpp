@@ -1,4 +1,4 @@
-// Where the documents of a split end, found with one small read: the last end of every 512 documents is held
+// Where the documents of a split end, found with one small read: the last end of every 128 documents is held
 // in memory, the others are read when asked for.
 #pragma once
 
@@ -14,7 +14,7 @@ namespace muster {
 
 class DocumentIndex {
  public:
-  static constexpr std::uint64_t group = 512;
+  static constexpr std::uint64_t group = 128;
 
   // Reads the index of the shards; UserError if the ends of documents do not increase.
   DocumentIndex(const std::vector<Shard>& shards, MemoryAccount& account);

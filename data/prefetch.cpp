@@ -1,6 +1,7 @@
 #include "data/prefetch.hpp"
 
 #include <chrono>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -19,10 +20,19 @@ std::uint64_t Prefetch::memory(const Loader::Options& options, int depth, std::i
 }
 
 Prefetch::Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count)
-    : loader_(loader), count_(count) {
+    : Prefetch(
+          loader.options(),
+          [&loader](std::int64_t first_slot, std::int64_t samples, Batch& batch) {
+            loader.fill(first_slot, samples, batch);
+          },
+          account, depth, count) {}
+
+Prefetch::Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth,
+                   std::int64_t count)
+    : options_(options), fill_(std::move(fill)), count_(count) {
   check(depth >= 2 && count >= 1, "a prefetch needs a batch in use and one ahead");
   for (int i = 0; i < depth; ++i)
-    ring_.push_back({Buffer(account, MemoryKind::data, batch_bytes(loader.options(), count)), {}, nullptr});
+    ring_.push_back({Buffer(account, MemoryKind::data, batch_bytes(options_, count)), {}, nullptr});
   reader_ = std::thread([this] { run(); });
 }
 
@@ -71,7 +81,7 @@ void Prefetch::run() {
     place.failure = nullptr;
     try {
       view(place, request.count);
-      loader_.fill(request.first_slot, request.count, place.batch);
+      fill_(request.first_slot, request.count, place.batch);
     } catch (...) {
       place.failure = std::current_exception();
     }
@@ -82,8 +92,8 @@ void Prefetch::run() {
 }
 
 void Prefetch::view(Place& place, std::int64_t count) const {
-  const auto tokens = static_cast<std::size_t>(count * loader_.options().sequence);
-  const auto starts = static_cast<std::size_t>(Loader::max_documents(count, loader_.options())) + 1;
+  const auto tokens = static_cast<std::size_t>(count * options_.sequence);
+  const auto starts = static_cast<std::size_t>(Loader::max_documents(count, options_)) + 1;
   const std::span<std::int32_t> memory = place.memory.as<std::int32_t>();
   place.batch = {.tokens = memory.subspan(0, tokens),
                  .targets = memory.subspan(tokens, tokens),

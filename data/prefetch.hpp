@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -16,9 +17,13 @@ namespace muster {
 
 class Prefetch {
  public:
-  // `depth` batches of at most `count` samples: one in use, the others read ahead. The loader belongs to the
-  // prefetch's thread as long as that lives.
+  // Writes the samples of slots [first_slot, first_slot + count), as Loader::fill does.
+  using Fill = std::function<void(std::int64_t first_slot, std::int64_t count, Batch& batch)>;
+
+  // `depth` batches of at most `count` samples: one in use, the others read ahead. The loader, or whatever
+  // fills the batches, belongs to the prefetch's thread as long as that lives.
   Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count);
+  Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth, std::int64_t count);
   ~Prefetch();
   Prefetch(const Prefetch&) = delete;
   Prefetch& operator=(const Prefetch&) = delete;
@@ -47,7 +52,8 @@ class Prefetch {
   void run();
   void view(Place& place, std::int64_t count) const;
 
-  Loader& loader_;
+  Loader::Options options_;
+  Fill fill_;
   std::int64_t count_;
   std::vector<Place> ring_;
   double waited_ms_ = 0;
