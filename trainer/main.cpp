@@ -1,17 +1,15 @@
 // The program: reads the command line, runs the command, and turns its failure into one line and an exit
 // code.
 
-#include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
 
-#include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "trainer/cli/command_line.hpp"
+#include "trainer/failure.hpp"
 
-namespace muster {
 namespace {
 
 // All ranks read the same command line, so the first of those that a launcher started speaks for them.
@@ -22,38 +20,19 @@ bool speaks_for_all_ranks() {
   return true;
 }
 
-int fail(const std::exception& error, ExitCode code, bool speaks) {
-  if (speaks && is_printed_here(error)) {
-    std::string line = error.what();
-    std::ranges::replace(line, '\n', ' ');
-    std::fflush(stdout);
-    fmt::print(stderr, "muster: {}\n", line);
-  }
-  return static_cast<int>(code);
-}
-
-template <class Action>
-int guarded(bool speaks, const Action& action) {
-  try {
-    return action();
-  } catch (const UserError& error) {
-    return fail(error, ExitCode::user_error, speaks);
-  } catch (const PeerError& error) {
-    return fail(error, ExitCode::try_again, speaks);
-  } catch (const std::exception& error) {
-    return fail(error, ExitCode::defect, speaks);
-  }
-}
-
 }  // namespace
-}  // namespace muster
 
 int main(int count, char** values) {
-  using namespace muster;
-  Command command;
-  const int code = guarded(speaks_for_all_ranks(), [&] {
-    command = read_command_line(std::vector<std::string>(values + 1, values + count));
-    return 0;
-  });
-  return command ? guarded(true, command) : code;
+  muster::Command command;
+  try {
+    command = muster::read_command_line(std::vector<std::string>(values + 1, values + count));
+  } catch (const std::exception& error) {
+    return speaks_for_all_ranks() ? muster::report_failure(error)
+                                  : static_cast<int>(muster::ExitCode::user_error);
+  }
+  try {
+    return command();
+  } catch (const std::exception& error) {
+    return muster::report_failure(error);
+  }
 }

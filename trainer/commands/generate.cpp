@@ -1,9 +1,47 @@
 #include "trainer/commands/generate.hpp"
 
+#include <chrono>
+#include <cstdio>
+#include <fmt/format.h>
+#include <vector>
+
 #include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "data/tokenizer.hpp"
+#include "trainer/run/generator.hpp"
 
 namespace muster {
 
-int generate_command(const GenerateOptions&) { throw UserError("not built yet"); }
+int generate_command(const GenerateOptions& options) {
+  const Config config = read_config(options.run, options.overrides);
+  if (config.run.threads > 0) set_thread_count(static_cast<int>(config.run.threads));
+  MemoryAccount account;
+  Generator generator(config, options.checkpoint, account);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_from_description(generator.model().tokenizer(), generator.model().path());
+
+  // The end token stands before the first token of nearly every document that the model has seen.
+  std::vector<std::uint32_t> prompt;
+  if (tokenizer->end_token()) prompt.push_back(*tokenizer->end_token());
+  tokenizer->encode(options.prompt, prompt);
+  if (prompt.empty()) throw UserError("{} has no end token to start from: give a --prompt", tokenizer->name());
+  std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
+  fmt::print("{}", options.prompt);
+  const Sampling sampling{options.temperature, options.top_k, options.top_p,
+                          static_cast<std::uint64_t>(options.seed)};
+  const auto start = std::chrono::steady_clock::now();
+  std::int64_t written = 0;
+  generator.generate(tokens, options.tokens, sampling, [&](std::int32_t token) {
+    ++written;
+    const auto id = static_cast<std::uint32_t>(token);
+    if (tokenizer->end_token() == id) return false;
+    fmt::print("{}", tokenizer->decode(std::span(&id, 1)));
+    std::fflush(stdout);
+    return true;
+  });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  fmt::print("\n");
+  fmt::print(stderr, "{} tokens, {:.1f} tokens/s\n", written, static_cast<double>(written) / seconds);
+  return 0;
+}
 
 }  // namespace muster

@@ -5,7 +5,6 @@
 
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
-#include "model/families/language_model.hpp"
 
 namespace muster {
 namespace {
@@ -27,19 +26,19 @@ Division divide(const Config& config, int ranks) {
   return {ranks, train.batch / ranks, train.micro_batch};
 }
 
+}  // namespace
+
+Loader::Options loader_options(const Config& config, Split split) {
+  return {config.train.sequence, static_cast<std::uint64_t>(config.run.seed), split, config.data.documents,
+          static_cast<std::uint32_t>(config.model.vocabulary)};
+}
+
 LanguageModelShape micro_batch_shape(const Config& config) {
   LanguageModelShape shape{config.train.micro_batch, config.train.sequence, 0};
   if (config.data.documents)
     shape.document_starts =
         Loader::max_documents(config.train.micro_batch, loader_options(config, Split::train)) + 1;
   return shape;
-}
-
-}  // namespace
-
-Loader::Options loader_options(const Config& config, Split split) {
-  return {config.train.sequence, static_cast<std::uint64_t>(config.run.seed), split, config.data.documents,
-          static_cast<std::uint32_t>(config.model.vocabulary)};
 }
 
 std::uint64_t RunPlan::total_bytes() const {

@@ -9,6 +9,7 @@
 #include "comm/reduction.hpp"
 #include "core/memory.hpp"
 #include "data/loader.hpp"
+#include "model/families/language_model.hpp"
 #include "model/graph/plan.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/ownership.hpp"
@@ -53,6 +54,8 @@ struct RunPlan {
 // divided over `ranks`.
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes);
 
+// One micro-batch as the model's graphs take it.
+LanguageModelShape micro_batch_shape(const Config& config);
 Loader::Options loader_options(const Config& config, Split split);
 // Batches in the prefetch ring.
 inline constexpr int prefetch_depth = 3;

@@ -1,0 +1,46 @@
+#include "trainer/commands/all_ranks.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <sched.h>
+#include <thread>
+
+#include "comm/agree.hpp"
+#include "comm/mpi/environment.hpp"
+#include "core/parallel.hpp"
+#include "trainer/failure.hpp"
+
+namespace muster {
+
+void take_threads(const Communicator& comm, int asked) {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
+  const int mine = known ? CPU_COUNT(&allowed) : cores;
+  // A launcher that binds ranks has divided the cores already.
+  const int share = mine < cores ? mine : cores / comm.local_size();
+  set_thread_count(asked > 0 ? asked : std::max(1, share));
+}
+
+int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body) {
+  std::exception_ptr agreed;
+  int code = 0;
+  {
+    MpiEnvironment mpi;
+    MemoryAccount account;
+    const std::unique_ptr<Communicator> comm = mpi.world(account);
+    try {
+      code = body(*comm, account);
+    } catch (const std::exception& error) {
+      if (dynamic_cast<const Agreed*>(&error) == nullptr && comm->size() > 1)
+        comm->abort(report_failure(error));
+      agreed = std::current_exception();
+    }
+  }
+  if (agreed) std::rethrow_exception(agreed);
+  return code;
+}
+
+}  // namespace muster

@@ -1,0 +1,26 @@
+#include "trainer/failure.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fmt/format.h>
+#include <string>
+
+#include "comm/agree.hpp"
+#include "core/error.hpp"
+
+namespace muster {
+
+int report_failure(const std::exception& error) {
+  if (is_printed_here(error)) {
+    std::string line = error.what();
+    std::ranges::replace(line, '\n', ' ');
+    std::fflush(stdout);
+    fmt::print(stderr, "muster: {}\n", line);
+  }
+  const ExitCode code = dynamic_cast<const UserError*>(&error)   ? ExitCode::user_error
+                        : dynamic_cast<const PeerError*>(&error) ? ExitCode::try_again
+                                                                 : ExitCode::defect;
+  return static_cast<int>(code);
+}
+
+}  // namespace muster

@@ -1,0 +1,33 @@
+#include "trainer/run/trained_model.hpp"
+
+#include <fmt/format.h>
+
+#include "core/error.hpp"
+#include "trainer/checkpoint/folder.hpp"
+#include "trainer/run/snapshot.hpp"
+#include "trainer/run_folder.hpp"
+
+namespace muster {
+
+TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
+                           std::uint64_t arena_bytes, MemoryAccount& account) {
+  const std::string folder = RunFolder(config.run.dir).checkpoints();
+  if (!step)
+    step = newest_complete(folder, Trust::used,
+                           [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
+  if (!step) throw UserError("{} holds no complete checkpoint: train the run first", folder);
+  const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder, *step));
+  path_ = checkpoint.path();
+  tokenizer_ = run_state_from(checkpoint.state(), path_).tokenizer;
+
+  const auto elements = static_cast<std::uint64_t>(plan.space.elements);
+  master_ = Buffer(account, MemoryKind::parameters, elements * 4);
+  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>());
+  if (config.run.precision == Precision::bf16) {
+    compute_ = Buffer(account, MemoryKind::compute_weights, elements * 2);
+    cpu_flat_kernels().to_bf16(master_.as<float>(), compute_.as<bf16>());
+  }
+  arena_ = Buffer(account, MemoryKind::activations, arena_bytes);
+}
+
+}  // namespace muster

@@ -1,0 +1,33 @@
+// The parameters of a run's checkpoint in memory, ready for plans that only read them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/memory.hpp"
+#include "model/executor.hpp"
+#include "trainer/config/config.hpp"
+
+namespace muster {
+
+class TrainedModel {
+ public:
+  // Of the step asked for, else of the newest complete checkpoint of the run in config.run.dir. `plan` is any
+  // plan of the model; `arena_bytes` is what the largest plan to run needs. Throws UserError when there is no
+  // such checkpoint.
+  TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
+               std::uint64_t arena_bytes, MemoryAccount& account);
+
+  Bindings bindings() const { return {arena_.data(), master_.data(), compute_.data(), nullptr, nullptr}; }
+  const std::string& path() const { return path_; }
+  // The whole description of the tokenizer that the model was trained with.
+  const std::string& tokenizer() const { return tokenizer_; }
+
+ private:
+  std::string path_;
+  std::string tokenizer_;
+  Buffer master_, compute_, arena_;
+};
+
+}  // namespace muster
