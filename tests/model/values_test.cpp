@@ -170,7 +170,8 @@ TEST_P(ReferenceValues, gradients_in_bf16_err_no_more_than_pytorchs_autocast) {
   std::cout << "errors at most " << worst.share << " times those of autocast (" << worst.name << ")\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(Pytorch, ReferenceValues, testing::ValuesIn(pytorch::cases), pytorch::test_name);
+INSTANTIATE_TEST_SUITE_P(Pytorch, ReferenceValues, testing::ValuesIn(pytorch::cases),
+                         [](const auto& test) { return pytorch::test_name(test.param); });
 
 }  // namespace
 }  // namespace muster

@@ -148,8 +148,7 @@ inline double distance(std::span<const float> a, std::span<const float> b) {
 inline double norm(std::span<const float> a) { return distance(a, std::vector<float>(a.size())); }
 
 // The name of a case as gtest allows it.
-inline std::string test_name(const testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
+inline std::string test_name(std::string name) {
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }

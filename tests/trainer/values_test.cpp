@@ -1,0 +1,139 @@
+// Twenty training steps of two ranks against PyTorch: losses, gradient norms, and the parameters after them.
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <iostream>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "comm/threads/ranks.hpp"
+#include "core/parallel.hpp"
+#include "data/prefetch.hpp"
+#include "tests/reference/pytorch_case.hpp"
+#include "trainer/plan/run_plan.hpp"
+#include "trainer/step/training_step.hpp"
+
+namespace muster {
+namespace {
+
+using pytorch::Case;
+
+constexpr int ranks = 2;
+constexpr double loss_tolerance = 1e-5;    // relative, at each step
+constexpr double update_tolerance = 1e-3;  // of the norm of a tensor's update over all steps
+
+Config config_of(const Case& reference, Reduction reduction) {
+  Config config;
+  config.model = reference.model;
+  config.data.documents = reference.documents;
+  config.train.steps = reference.steps;
+  config.train.batch = reference.batch;
+  config.train.sequence = reference.sequence;
+  config.train.shards = reference.batch;
+  config.train.micro_batch = 1;
+  config.train.reduction = reduction;
+  config.optimizer.lr = reference.optimizer("lr");
+  config.optimizer.betas = {reference.beta(0), reference.beta(1)};
+  config.optimizer.epsilon = reference.optimizer("epsilon");
+  config.optimizer.weight_decay = reference.optimizer("weight_decay");
+  config.optimizer.clip = reference.optimizer("clip");
+  return config;
+}
+
+// A slot is a sequence of the case: step x batch + its place in the batch.
+void fill(const Case& reference, std::int64_t slot, std::int64_t count, Batch& batch) {
+  const auto inputs = reference.micro_batch(slot / reference.batch, slot % reference.batch, count);
+  std::ranges::copy(inputs.tokens, batch.tokens.begin());
+  std::ranges::copy(inputs.targets, batch.targets.begin());
+  std::ranges::copy(inputs.positions, batch.positions.begin());
+  std::ranges::fill(batch.document_starts, static_cast<std::int32_t>(inputs.tokens.size()));
+  std::ranges::copy(inputs.document_starts, batch.document_starts.begin());
+  batch.valid_targets =
+      std::ranges::count_if(inputs.targets, [](std::int32_t target) { return target >= 0; });
+  batch.merged_documents = 0;
+}
+
+// A parameter where the trainer keeps it.
+std::span<float> tensor(const RunPlan& plan, const ModelState& state, std::size_t index) {
+  const Plan& training = plan.training;
+  return state.master.as<float>().subspan(
+      static_cast<std::size_t>(training.space.offsets[index]),
+      static_cast<std::size_t>(training.graph.type(training.graph.parameters[index].value).elements()));
+}
+
+// All elements but the biases of keys. They shift every score of a query alike, so without rotation their
+// gradient is zero in theory (with it, nearly zero in slow pairs), and AdamW follows the sign of rounding
+// noise.
+std::vector<float> counted(const Case& reference, const std::string& name, std::span<const float> values) {
+  std::vector<float> result(values.begin(), values.end());
+  if (!name.ends_with("attention.qkv.bias")) return result;
+  const std::int64_t size = reference.model.width / reference.model.heads;
+  const auto keys = result.begin() + reference.model.heads * size;
+  result.erase(keys, keys + reference.model.kv_heads * size);
+  return result;
+}
+
+class TrainingValues : public testing::TestWithParam<std::tuple<std::string, Reduction>> {};
+
+TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
+  const auto& [name, reduction] = GetParam();
+  const Case reference(name);
+  const Config config = config_of(reference, reduction);
+  const auto losses = reference.read<double>("loss"), norms = reference.read<double>("gradient_norm");
+
+  run_ranks(ranks, [&](Communicator& comm) {
+    set_thread_count(1);
+    MemoryAccount account;
+    const RunPlan plan = make_run_plan(config, ranks, comm.rank(), 1, 0);
+    ModelState state(plan, config, account);
+    std::map<std::string, std::size_t> index;
+    for (std::size_t p = 0; p < plan.training.graph.parameters.size(); ++p)
+      index[plan.training.graph[plan.training.graph.parameters[p].value].name] = p;
+    for (const pytorch::Parameter& parameter : reference.parameters)
+      std::ranges::copy(reference.initial(parameter), tensor(plan, state, index.at(parameter.name)).begin());
+
+    InlineStream stream;
+    Prefetch prefetch(
+        loader_options(config, Split::train),
+        [&](std::int64_t slot, std::int64_t count, Batch& batch) { fill(reference, slot, count, batch); },
+        account, prefetch_depth, config.train.micro_batch);
+    TrainingStep training(config, plan, state, comm, stream, account);
+    Progress progress;
+    for (std::int64_t step = 0; step < config.train.steps; ++step) {
+      training.request(prefetch, step);
+      const StepResult result = training.run(prefetch, progress, config.optimizer.lr, false);
+      const auto s = static_cast<std::size_t>(step);
+      EXPECT_NEAR(result.loss, losses[s], loss_tolerance * losses[s]) << "step " << step;
+      EXPECT_NEAR(result.grad_norm, norms[s], update_tolerance * norms[s]) << "step " << step;
+      EXPECT_EQ(result.targets, reference.valid_targets(step));
+      EXPECT_TRUE(result.clipped) << "step " << step;
+    }
+
+    double worst = 0;
+    for (const pytorch::Parameter& parameter : reference.parameters) {
+      const auto select = [&](std::span<const float> values) {
+        return counted(reference, parameter.name, values);
+      };
+      const auto expected = select(reference.read<float>("parameter/" + parameter.name));
+      const auto before = select(reference.initial(parameter));
+      const auto after = select(tensor(plan, state, index.at(parameter.name)));
+      const double error = pytorch::distance(after, expected) / pytorch::distance(expected, before);
+      EXPECT_LE(error, update_tolerance) << parameter.name;
+      worst = std::max(worst, error);
+    }
+    if (comm.rank() == 0) std::cout << "updates off by at most " << worst << "\n";
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Pytorch, TrainingValues,
+                         testing::Combine(testing::ValuesIn(pytorch::cases),
+                                          testing::Values(Reduction::fast, Reduction::invariant)),
+                         [](const auto& test) {
+                           return pytorch::test_name(std::get<0>(test.param)) + "_" +
+                                  std::string(spelling(std::get<1>(test.param)));
+                         });
+
+}  // namespace
+}  // namespace muster
