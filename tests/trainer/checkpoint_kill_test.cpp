@@ -29,9 +29,11 @@ using namespace checkpoint_samples;
 }
 
 TEST(CheckpointKill, killed_at_any_instant_the_newest_checkpoint_is_whole) {
+  using Clock = std::chrono::steady_clock;
   const TemporaryFolder folder;
   std::mt19937 random(7);
   std::int64_t reported = 0, interrupted = 0;
+  Clock::duration save_time = std::chrono::milliseconds(10);  // as last seen: kills fall anywhere in a save
   for (int attempt = 1; attempt <= 40; ++attempt) {
     const int ranks = 1 + attempt % 3;
     int ends[2];
@@ -40,7 +42,13 @@ TEST(CheckpointKill, killed_at_any_instant_the_newest_checkpoint_is_whole) {
     ASSERT_GE(child, 0);
     if (child == 0) save_until_killed(folder.path(), ranks, attempt, ends[1]);
     close(ends[1]);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 40000));
+    auto last = Clock::now();
+    for (std::size_t saves = random() % 4; saves > 0; --saves) {
+      ASSERT_EQ(read(ends[0], &reported, sizeof reported), static_cast<ssize_t>(sizeof reported));
+      save_time = Clock::now() - last;
+      last = Clock::now();
+    }
+    std::this_thread::sleep_for(save_time * (random() % 1000) / 800);
     kill(child, SIGKILL);
     int status = 0;
     waitpid(child, &status, 0);
@@ -48,9 +56,7 @@ TEST(CheckpointKill, killed_at_any_instant_the_newest_checkpoint_is_whole) {
     for (std::int64_t step; read(ends[0], &step, sizeof step) == sizeof step;) reported = step;
     close(ends[0]);
 
-    std::vector<std::string> passed_over;
-    const auto newest = newest_complete(folder.path(), Trust::full,
-                                        [&](const std::string& line) { passed_over.push_back(line); });
+    const auto newest = newest_complete(folder.path(), Trust::full, [](const std::string&) {});
     ASSERT_GE(newest.value_or(0), reported) << "a checkpoint that was reported is lost";
     if (newest) expect_holds_step(Checkpoint::open(checkpoint_path(folder.path(), *newest)), *newest);
     for (const CheckpointInfo& info : list_checkpoints(folder.path())) {
@@ -59,7 +65,6 @@ TEST(CheckpointKill, killed_at_any_instant_the_newest_checkpoint_is_whole) {
       interrupted += info.attempt == attempt && !final_name;
     }
   }
-  EXPECT_GE(reported, 10) << "the children did not come to save";
   EXPECT_GE(interrupted, 3) << "hardly any kill hit a save";
 }
 

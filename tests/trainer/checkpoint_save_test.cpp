@@ -188,18 +188,20 @@ TEST(Checkpoint, a_file_that_cannot_grow_is_one_error_on_all_ranks_and_leaves_no
   expect_holds_step(Checkpoint::open(checkpoint_path(folder.path(), 1)), 1);
 }
 
-TEST(Checkpoint, a_disk_without_room_is_told_before_a_value_is_written_and_keeps_nothing) {
-  const TemporaryFolder folder;
-  const auto lines = saved_by_child(folder.path(), [&] {  // a small disk that only the child sees
-    return unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
-           mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-           mount("none", folder.path().c_str(), "tmpfs", 0, "size=40k") == 0;
-  });
-  if (lines.empty()) GTEST_SKIP() << "this system lets nobody mount a small disk";
-  ASSERT_EQ(lines.size(), 3u) << "something stayed behind: " << lines.back();
-  for (const std::string& line : lines) EXPECT_EQ(line, lines[0]);
-  EXPECT_NE(lines[0].find("free space"), std::string::npos) << lines[0];
-  EXPECT_NE(lines[0].find(folder.path()), std::string::npos) << lines[0];
+TEST(Checkpoint, a_full_disk_is_one_error_on_all_ranks_and_leaves_nothing) {
+  for (const char* size : {"size=8k", "size=28k", "size=40k"}) {  // full in the structure and in the values
+    const TemporaryFolder folder;
+    const auto lines = saved_by_child(folder.path(), [&] {  // a small disk that only the child sees
+      return unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
+             mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+             mount("none", folder.path().c_str(), "tmpfs", 0, size) == 0;
+    });
+    if (lines.empty()) GTEST_SKIP() << "this system lets nobody mount a small disk";
+    ASSERT_EQ(lines.size(), 3u) << "something stayed behind: " << lines.back();
+    for (const std::string& line : lines) EXPECT_EQ(line, lines[0]);
+    EXPECT_NE(lines[0].find("free space on that disk"), std::string::npos) << lines[0];
+    EXPECT_NE(lines[0].find(folder.path()), std::string::npos) << lines[0];
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "trainer/checkpoint/save.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -65,15 +66,15 @@ void add_table(Manifest& manifest, const std::string& text) {
   }
 }
 
-void check_space(const std::string& folder, std::uint64_t bytes) {
+void check_room(const std::string& folder, std::uint64_t bytes) {
   struct statvfs disk {};
   if (statvfs(folder.c_str(), &disk) != 0)
     throw UserError("cannot examine {}: {}", folder, std::strerror(errno));
   if (disk.f_blocks == 0) return;  // a file system that does not tell
   if (const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize; room < bytes)
     throw UserError(
-        "cannot save a checkpoint in {}: it takes {} and {} are free; free space on that disk or lower "
-        "checkpoint.keep",
+        "cannot save a checkpoint in {}: it takes another {} and {} are free; free space on that disk or "
+        "lower checkpoint.keep",
         folder, human_bytes(bytes), human_bytes(room));
 }
 
@@ -84,30 +85,16 @@ std::string time_now() {
 
 void make_folder(const std::string& path) {
   std::error_code error;
-  fs::create_directories(path, error);
+  const bool made = fs::create_directories(path, error);
   if (error) throw UserError("cannot create {}: {}: check its permissions", path, error.message());
+  if (const std::string parent = fs::path(path).parent_path().string(); made)
+    sync_path(parent.empty() ? "." : parent);
 }
 
 void check_current(const CheckpointRequest& request) {
   if (!request.still_current())
     throw UserError("a newer attempt of this run has started: attempt {} stops and leaves {} to it",
                     request.attempt, request.folder);
-}
-
-// Makes way for the final name: a checkpoint of an earlier attempt may stand there when that attempt died
-// late, or when it was damaged and this one began before it.
-void set_aside(const CheckpointRequest& request, const std::string& path) {
-  std::int64_t attempt = -1;
-  try {
-    attempt = read_manifest(path).attempt;
-  } catch (const UserError&) {  // not a whole checkpoint: no attempt's
-  }
-  if (attempt >= request.attempt)
-    throw UserError("{} exists already, saved by attempt {} of this run; remove it or choose another run.dir",
-                    path, attempt);
-  const std::string aside = replaced_path(request.folder, request.step, request.attempt);
-  if (std::rename(path.c_str(), aside.c_str()) != 0)
-    throw UserError("cannot rename {} to {}: {}", path, aside, std::strerror(errno));
 }
 
 // Unlike rename, never takes the place of an empty folder either.
@@ -117,6 +104,31 @@ bool rename_to_new(const std::string& from, const std::string& to) {
   if (status != 0 && errno != EEXIST && errno != ENOTEMPTY)
     throw UserError("cannot rename {} to {}: {}", from, to, std::strerror(errno));
   return status == 0;
+}
+
+// Refuses to save what is saved already: by this attempt, or a newer one.
+void check_unsaved(const CheckpointRequest& request, const std::string& path) {
+  std::int64_t attempt = -1;
+  try {
+    attempt = read_manifest(path).attempt;
+  } catch (const UserError&) {
+    return;  // nothing is there, or nothing whole
+  }
+  if (attempt >= request.attempt)
+    throw UserError("{} exists already, saved by attempt {} of this run; remove it or choose another run.dir",
+                    path, attempt);
+}
+
+// Gives the final name. What an earlier attempt left under it is set aside: that one died late, or its
+// checkpoint was damaged and this attempt began before it.
+void publish(const CheckpointRequest& request, const std::string& partial, const std::string& path) {
+  if (!rename_to_new(partial, path)) {
+    check_unsaved(request, path);
+    const std::string aside = replaced_path(request.folder, request.step, request.attempt);
+    if (!rename_to_new(path, aside) || !rename_to_new(partial, path))
+      throw UserError("{} and {} are in the way of a checkpoint; remove them", path, aside);
+  }
+  sync_path(request.folder);
 }
 
 }  // namespace
@@ -130,6 +142,7 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
     agree(comm, "preparing a checkpoint", [&] {
       if (!first) return;
       check_current(request);
+      check_unsaved(request, path);
       make_folder(request.folder);
       std::error_code error;
       fs::remove_all(partial, error);  // of a save of this attempt that failed
@@ -141,13 +154,16 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
       slices = in_order(mine);
       writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
     });
-    std::int64_t total = static_cast<std::int64_t>(writer->bytes());
-    comm.all_reduce(std::as_writable_bytes(std::span(&total, 1)), ReduceType::i64, ReduceOp::sum,
+    // Of all ranks: bytes of the files, and those of the values, which are still to be written.
+    std::array<std::int64_t, 2> sizes = {static_cast<std::int64_t>(writer->bytes()), 0};
+    for (const Slice& slice : slices) sizes[1] += static_cast<std::int64_t>(slice.values.size_bytes());
+    comm.all_reduce(std::as_writable_bytes(std::span(sizes)), ReduceType::i64, ReduceOp::sum,
                     "size of a checkpoint")
         .wait();
-    std::uint64_t hash = 0;
     agree(comm, "checking the room for a checkpoint",
-          [&] { check_space(partial, static_cast<std::uint64_t>(total)); });
+          [&] { check_room(request.folder, static_cast<std::uint64_t>(sizes[1])); });
+
+    std::uint64_t hash = 0;
     agree(comm, "writing a checkpoint", [&] { hash = writer->write(); });
 
     const auto tables =
@@ -164,14 +180,9 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
       check(problem.empty(), problem.c_str());
       write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest));
       check_current(request);
-      if (!rename_to_new(partial, path)) {
-        set_aside(request, path);
-        if (!rename_to_new(partial, path))
-          throw UserError("{} is made by someone else: stop the other run", path);
-      }
-      sync_path(request.folder);
+      publish(request, partial, path);
     });
-    return {path, static_cast<std::uint64_t>(total)};
+    return {path, static_cast<std::uint64_t>(sizes[0])};
   } catch (...) {
     std::error_code ignored;  // the first failure is the one to tell
     if (first) fs::remove_all(partial, ignored);
