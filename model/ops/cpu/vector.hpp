@@ -45,7 +45,13 @@ MUSTER_INLINE void store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 
 // bf16 bits to f32 and back.
 MUSTER_INLINE Floats widen(Halves bits) {
-  return reinterpret_cast<Floats>(__builtin_convertvector(bits, Words) << 16);
+#if MUSTER_AVX512  // gcc 12 converts the halves one by one
+  const Words words =
+      reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
+#else
+  const Words words = __builtin_convertvector(bits, Words);
+#endif
+  return reinterpret_cast<Floats>(words << 16);
 }
 
 MUSTER_INLINE Halves narrow(Floats v) {
