@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "reference"))
@@ -41,6 +42,7 @@ def main():
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--steps", type=int, default=5, help="steps timed, after one that is not")
     options.add_argument("--compile", action="store_true")
+    options.add_argument("--tokens", help="file of 16-bit token ids to train on; random ids without it")
     chosen = options.parse_args()
 
     torch.manual_seed(1)
@@ -53,25 +55,31 @@ def main():
         lr=3e-4, betas=(0.9, 0.95), fused=True)
     loss_function = torch.compile(loss_sum) if chosen.compile else loss_sum
 
-    def step():
-        text = torch.randint(GPT2.vocabulary, (chosen.batch, chosen.sequence + 1))
-        tokens, targets = text[:, :-1], text[:, 1:].contiguous()
+    size = chosen.batch * chosen.sequence
+    text = torch.randint(GPT2.vocabulary, (size + 1,))
+    if chosen.tokens:
+        text = torch.from_numpy(np.fromfile(chosen.tokens, dtype="<u2").astype(np.int64))
+
+    def step(number):
+        start = number * size % max(1, len(text) - size)
+        tokens = text[start : start + size].view(chosen.batch, chosen.sequence)
+        targets = text[start + 1 : start + size + 1].view(chosen.batch, chosen.sequence)
         with torch.autocast("cpu", torch.bfloat16, enabled=chosen.precision == "bf16"):
-            loss = loss_function(GPT2, parameters, tokens, targets) / targets.numel()
+            loss = loss_function(GPT2, parameters, tokens, targets) / size
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    step()
+    first_loss = step(0)
     seconds = []
-    for _ in range(chosen.steps):
+    for number in range(1, chosen.steps + 1):
         start = time.perf_counter()
-        step()
+        step(number)
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({**vars(chosen), "pytorch": str(torch.__version__), "seconds": seconds,
-                      "tokens_per_s": chosen.batch * chosen.sequence / statistics.median(seconds)}))
+    print(json.dumps({**vars(chosen), "pytorch": str(torch.__version__), "loss": first_loss, "seconds": seconds,
+                      "tokens_per_s": size / statistics.median(seconds)}))
 
 
 if __name__ == "__main__":
