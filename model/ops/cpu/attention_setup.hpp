@@ -1,0 +1,131 @@
+// What attention's two directions share: which keys a query may see, what dropout keeps, how the work is cut
+// into tasks, and how workspace is shared out.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include "core/error.hpp"
+#include "model/ops/attention.hpp"
+#include "model/ops/cpu/attention_tiles.hpp"
+#include "model/ops/cpu/philox_vector.hpp"
+#include "model/ops/kernel.hpp"
+
+namespace muster::cpu {
+
+// Hands out aligned pieces of a workspace; on null it counts the bytes.
+class Pieces {
+ public:
+  explicit Pieces(std::byte* base = nullptr) : base_(base) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    std::byte* piece = base_ ? base_ + used_ : nullptr;
+    used_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
+    return reinterpret_cast<T*>(piece);
+  }
+  // A whole number of pages, so that threads do not share them.
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(round_up(used_, 4096)); }
+
+ private:
+  std::byte* base_;
+  std::int64_t used_ = 0;
+};
+
+// A half-open range.
+struct KeyRange {
+  std::int64_t begin = 0, end = 0;
+};
+
+// The keys that the queries of a sample may see. Both ends of the range grow with the query.
+class Mask {
+ public:
+  Mask(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
+       const TensorView& document_starts)
+      : causal_(shape.causal), queries_(queries), keys_(keys) {
+    if (!document_starts) return;
+    check(queries == keys, "documents need as many keys as queries");
+    starts_ = {document_starts.as<const std::int32_t>(),
+               static_cast<std::size_t>(document_starts.elements())};
+  }
+
+  KeyRange keys_of(std::int64_t sample, std::int64_t query) const {
+    KeyRange range{0, keys_};
+    if (!starts_.empty()) {
+      const std::int64_t first = sample * queries_;
+      const auto next = std::upper_bound(starts_.begin(), starts_.end(), first + query);
+      if (next != starts_.begin()) range.begin = std::max<std::int64_t>(0, *(next - 1) - first);
+      if (next != starts_.end()) range.end = std::min<std::int64_t>(keys_, *next - first);
+    }
+    if (causal_) range.end = std::min(range.end, query + 1 + keys_ - queries_);
+    range.end = std::max(range.begin, range.end);
+    return range;
+  }
+
+ private:
+  bool causal_;
+  std::int64_t queries_, keys_;
+  std::span<const std::int32_t> starts_;
+};
+
+// Tasks are (sample, head, range of queries). There are enough of them for many threads, by the shape alone.
+inline constexpr std::int64_t wanted_tasks = 16;
+
+inline std::int64_t queries_per_task(std::int64_t heads, std::int64_t queries) {
+  return heads >= wanted_tasks ? queries
+                               : round_up(divide_up(queries, divide_up(wanted_tasks, heads)), block_rows);
+}
+
+// What dropout does to the probabilities of a row.
+class ProbabilityDropout {
+ public:
+  ProbabilityDropout(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
+                     const KernelArgs& args)
+      : queries_(queries), keys_(keys) {
+    if (shape.dropout <= 0) return;
+    check(args.scalars != nullptr, "dropout needs the step's scalars");
+    factor_ = 1 / (1 - shape.dropout);
+    below_ = dropped_below(shape.dropout);
+    stream_ = {args.scalars->first_slot, args.scalars->step, args.random_key, args.scalars->seed};
+  }
+  bool active() const { return factor_ > 1; }
+
+  // Words that draw() writes for `count` keys.
+  static constexpr std::int64_t words(std::int64_t count) { return round_up(count + 3, 64) + lanes; }
+
+  // Draws for the keys [first, first + count) of a query; returns where the word of the first key stands.
+  const std::uint32_t* draw(std::int64_t sample, std::int64_t head, std::int64_t query, std::int64_t first,
+                            std::int64_t count, std::uint32_t* words) const {
+    const std::int64_t element = (head * queries_ + query) * keys_ + first;
+    RandomStream stream = stream_;
+    stream.slot += static_cast<std::uint32_t>(sample);
+    for (std::int64_t i = 0; i < element % 4 + count; i += 64)
+      philox_64(static_cast<std::uint32_t>((element + i) / 4), stream, words + i);
+    return words + element % 4;
+  }
+
+  // 1 / (1 - p) where the word keeps an element, else 0.
+  MUSTER_INLINE Floats factors(const std::uint32_t* words) const {
+    Words w;
+    std::memcpy(&w, words, sizeof w);
+    return select(w >= below_, broadcast(factor_), Floats{});
+  }
+
+ private:
+  std::int64_t queries_, keys_;
+  float factor_ = 1;
+  std::uint32_t below_ = 0;
+  RandomStream stream_;
+};
+
+// Of sixteen keys from `first` on, those in the range.
+MUSTER_INLINE Ints inside(KeyRange range, std::int64_t first) {
+  const Ints key =
+      Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + static_cast<std::int32_t>(first);
+  return (key >= static_cast<std::int32_t>(range.begin)) & (key < static_cast<std::int32_t>(range.end));
+}
+
+}  // namespace muster::cpu
