@@ -4,17 +4,13 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <source_location>
 #include <stdexcept>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
-#include "core/hash.hpp"
-#include "core/philox.hpp"
 #include "core/stream.hpp"
 
 namespace muster {
@@ -39,11 +35,8 @@ std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
 Bytes message(int from, int to, int collective, std::size_t size) {
   Bytes bytes(size);
   for (std::size_t i = 0; i < size; ++i) {
-    const auto place = static_cast<std::uint32_t>(i / 4);
-    const Philox4 random = philox({place, static_cast<std::uint32_t>(from), static_cast<std::uint32_t>(to),
-                                   static_cast<std::uint32_t>(collective)},
-                                  1);
-    bytes[i] = static_cast<std::byte>(random[i % 4]);
+    const std::size_t value = i * 131 + index(from) * 29 + index(to) * 7 + index(collective) * 3;
+    bytes[i] = static_cast<std::byte>(value ^ (value >> 8));
   }
   return bytes;
 }
@@ -81,7 +74,7 @@ struct Exchange {
 };
 
 void all_to_all_delivers_pieces_of_awkward_sizes(Communicator& comm) {
-  for (const std::size_t scale : {1, 63, 4096, 100'003}) {
+  for (const std::size_t scale : {1, 63, 4096, 50'003}) {
     Exchange exchange(comm, static_cast<int>(scale), scale);
     exchange.start(comm).wait();
     exchange.expect_arrived();
@@ -119,13 +112,13 @@ void all_gather_fills_one_array_in_place(Communicator& comm) {
 
 // A rank's contribution of wild magnitudes, so that another order of adding gives other bits.
 float contribution(int rank, std::size_t i) {
-  const Philox4 random = philox({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(rank), 0, 0}, 5);
-  return std::ldexp(uniform(random[0]) - 0.5f, static_cast<int>(random[1] % 40));
+  const auto seed = static_cast<std::uint32_t>(i * 2654435761u + index(rank) * 40503u);
+  return (static_cast<float>(seed >> 8) - 0x1p23f) * static_cast<float>(1u << seed % 31);
 }
 
 void all_reduce_adds_in_rank_order(Communicator& comm) {
   // The last size needs several rounds of the staging buffer.
-  for (const std::size_t count : {0, 1, 3, 1000, 300'001}) {
+  for (const std::size_t count : {0, 1, 3, 1000, 140'001}) {
     std::vector<float> values(count);
     for (std::size_t i = 0; i < count; ++i) values[i] = contribution(comm.rank(), i);
     comm.all_reduce(std::as_writable_bytes(std::span(values)), ReduceType::f32, ReduceOp::sum, "sum").wait();
@@ -162,7 +155,7 @@ void a_non_finite_value_reaches_every_rank(Communicator& comm) {
 
 void broadcast_reaches_all_from_any_root(Communicator& comm) {
   for (int root = 0; root < comm.size(); ++root)
-    for (const std::size_t size : {0, 1, 2, 777, 200'000}) {
+    for (const std::size_t size : {0, 1, 2, 777, 100'000}) {
       const Bytes wanted = message(root, 0, 9, size);
       Bytes data = comm.rank() == root ? wanted : Bytes(size);
       comm.broadcast(data, root, "weights").wait();

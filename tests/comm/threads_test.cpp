@@ -21,8 +21,7 @@ using Case = std::tuple<std::size_t, int, std::uint64_t>;  // behaviour, ranks, 
 
 std::string name_of_case(const testing::TestParamInfo<Case>& test) {
   const auto& [behaviour, ranks, delays] = test.param;
-  return behaviours()[behaviour].name + "_on_" + std::to_string(ranks) +
-         (delays == 0 ? "" : "_delayed_" + std::to_string(delays));
+  return behaviours()[behaviour].name + "_on_" + std::to_string(ranks) + (delays == 0 ? "" : "_delayed");
 }
 
 class OnThreads : public testing::TestWithParam<Case> {};
@@ -34,7 +33,7 @@ TEST_P(OnThreads, behaves) {
 
 INSTANTIATE_TEST_SUITE_P(Communicator, OnThreads,
                          testing::Combine(testing::Range(std::size_t{0}, behaviours().size()),
-                                          testing::Values(1, 2, 3, 4, 7), testing::Values(0, 1, 2)),
+                                          testing::Values(1, 2, 3, 4, 7), testing::Values(0, 1)),
                          name_of_case);
 
 TEST(RunRanks, a_failure_of_one_rank_wakes_the_others_and_is_the_one_rethrown) {
