@@ -67,7 +67,10 @@ void embedding_gradient(const Op&, const KernelArgs& args) {
     parallel_ranges(rows, std::max<std::int64_t>(1, rows / 512), [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t v = first; v < last; ++v) {
         const std::int32_t *begin = sorted + (v == 0 ? 0 : begins[v - 1]), *end = sorted + begins[v];
-        if (args.accumulate && begin == end) continue;
+        if (begin == end) {
+          if (!args.accumulate) std::fill_n(table + v * width, width, 0.0f);
+          continue;
+        }
         for_lanes(0, width, [&](std::int64_t c, auto part) {
           Floats sum = Floats{};
           for (const std::int32_t* n = begin; n < end; ++n) sum = sum + load(dy + *n * width + c, part);

@@ -10,13 +10,16 @@
 namespace muster::cpu {
 namespace {
 
-// Sum of term(c, part) over a row. Lanes beyond the row load as zero, so a term must vanish there or be
-// masked.
+// Sum of term(c, part) over a row, in four chains so that additions need not wait for each other. Lanes
+// beyond the row load as zero; a term that is not zero there masks them.
 template <class Term>
-float sum_of_row(std::int64_t columns, Term&& term) {
-  Floats total = Floats{};
-  for_lanes(0, columns, [&](std::int64_t c, auto part) { total = total + term(c, part); });
-  return sum(total);
+MUSTER_INLINE float sum_of_row(std::int64_t columns, Term&& term) {
+  Floats totals[4] = {};
+  std::int64_t c = 0;
+  for (; c + 4 * lanes <= columns; c += 4 * lanes)
+    for (int i = 0; i < 4; ++i) totals[i] += term(c + i * lanes, WholeVector{});
+  for_lanes(c, columns, [&](std::int64_t rest, auto part) { totals[0] += term(rest, part); });
+  return sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
 }
 
 // y = (s - mean) rstd weight (+ bias): the one place, so that both ops give the same bits.
@@ -30,13 +33,12 @@ void normalize_row(const S* s, float mean, float rstd, const float* weight, cons
   });
 }
 
+// Mean and 1 / standard deviation of a row whose sum is known.
 template <class S>
-void statistics_of_row(NormKind kind, float epsilon, const S* s, std::int64_t columns, float* statistics) {
+void statistics_of_row(NormKind kind, float epsilon, const S* s, float total, std::int64_t columns,
+                       float* statistics) {
   const float count = static_cast<float>(columns);
-  const float mean =
-      kind == NormKind::layer
-          ? sum_of_row(columns, [=](std::int64_t c, auto part) { return load(s + c, part); }) / count
-          : 0.0f;
+  const float mean = kind == NormKind::layer ? total / count : 0.0f;
   const float squares = sum_of_row(columns, [=](std::int64_t c, auto part) {
     const Floats centred = only(load(s + c, part) - mean, part);
     return centred * centred;
@@ -116,16 +118,20 @@ void residual_norm(const Op& op, const KernelArgs& args) {
         parallel_ranges(residual.rows(), rows_of_task(columns), [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t row = begin; row < end; ++row) {
             const S* s = residual.as<S>() + row * columns;
+            float total = 0;
             if (branch) {
               const B* added = branch.as<B>() + row * columns;
               S* stream = args.outputs[2].as<S>() + row * columns;
-              for_lanes(0, columns, [=](std::int64_t c, auto part) {
+              total = sum_of_row(columns, [=](std::int64_t c, auto part) {
                 store(stream + c, load(s + c, part) + load(added + c, part), part);
+                return load(stream + c, part);
               });
               s = stream;  // as rounded, so that backward and Renormalize see the same numbers
+            } else if (norm.kind() == NormKind::layer) {
+              total = sum_of_row(columns, [=](std::int64_t c, auto part) { return load(s + c, part); });
             }
             float* moments = statistics + 2 * row;
-            statistics_of_row(norm.kind(), norm.epsilon(), s, columns, moments);
+            statistics_of_row(norm.kind(), norm.epsilon(), s, total, columns, moments);
             normalize_row(s, moments[0], moments[1], weight, bias, y.as<Y>() + row * columns, columns);
           }
         });
