@@ -1,5 +1,7 @@
 // The folder of checkpoints: what is listed, what is kept, what is removed.
 #include "tests/trainer/checkpoint_samples.hpp"
+#include "trainer/commands/checkpoint.hpp"
+#include "trainer/run_folder.hpp"
 
 namespace muster {
 namespace {
@@ -106,6 +108,35 @@ TEST(CheckpointFolder, what_earlier_attempts_left_goes_and_what_is_being_written
   keep_newest(folder.path(), 3, 2);
   EXPECT_EQ(names_in(folder.path()),
             (Names{"notes.txt", "step-00000005", "step-00000006.partial-2", "step-00000006.partial-3"}));
+}
+
+TEST(CheckpointFolder, the_commands_show_what_is_there_and_refuse_what_is_damaged) {
+  const TemporaryFolder run;
+  const std::string folder = run.path() + "/checkpoints";
+  EXPECT_THROW(checkpoint_list_command(run.path()), UserError) << "not a run's folder";
+  RunFolder(run.path()).create();
+  overwrite(RunFolder(run.path()).config(), "");
+  save(folder, 2, 10);
+  save(folder, 2, 20);
+  std::filesystem::create_directory(partial_path(folder, 30, 2));
+
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(checkpoint_list_command(run.path()), 0);
+  EXPECT_EQ(checkpoint_verify_command(run.path(), std::nullopt), 0);
+  const std::string sound = testing::internal::GetCapturedStdout();
+  EXPECT_NE(sound.find("complete\n"), std::string::npos) << sound;
+  EXPECT_NE(sound.find("it was never finished\n"), std::string::npos) << sound;
+  EXPECT_NE(sound.find("step-00000020: intact"), std::string::npos) << sound;
+
+  std::filesystem::resize_file(checkpoint_path(folder, 20) + "/rank-00001.h5", 100);
+  testing::internal::CaptureStdout();
+  const std::string message = message_of([&] { checkpoint_verify_command(run.path(), std::nullopt); });
+  EXPECT_EQ(checkpoint_verify_command(run.path(), 10), 0);
+  const std::string damaged = testing::internal::GetCapturedStdout();
+  EXPECT_NE(message.find("rank-00001.h5"), std::string::npos) << message;
+  EXPECT_NE(damaged.find("step-00000010: intact"), std::string::npos) << damaged;
+  EXPECT_NE(damaged.find("step-00000020: damaged"), std::string::npos) << damaged;
+  EXPECT_THROW(checkpoint_verify_command(run.path(), 11), UserError);
 }
 
 TEST(CheckpointFolder, a_checkpoint_of_the_first_format_still_loads) {

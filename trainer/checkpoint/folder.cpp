@@ -109,6 +109,7 @@ CheckpointInfo examine(const Entry& entry) {
   info.path = entry.path;
   info.step = entry.name.step;
   info.attempt = entry.name.attempt;
+  info.finished = entry.name.stage == Stage::complete;
   switch (entry.name.stage) {
     case Stage::partial:
       info.problem = "it was never finished";

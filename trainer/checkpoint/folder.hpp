@@ -23,7 +23,8 @@ enum class Trust : std::uint8_t { sizes, used, full };
 struct CheckpointInfo {
   std::string path;
   std::int64_t step = 0, attempt = 0;
-  bool complete = false;  // by its manifest and sizes
+  bool finished = false;  // has its final name
+  bool complete = false;  // and is whole by its manifest and sizes
   std::string problem;    // one line if not complete
   std::size_t files = 0;
   std::uint64_t bytes = 0;

@@ -37,10 +37,12 @@ int checkpoint_verify_command(const std::string& run, std::optional<std::int64_t
   int seen = 0;
   std::vector<std::string> problems;
   for (const CheckpointInfo& info : checkpoints_of(run)) {
-    if (step ? info.step != *step : !info.complete) continue;
+    if (!info.finished || (step && info.step != *step)) continue;  // what is being written is nobody's fault
     ++seen;
     const auto found = verify_checkpoint(info.path, Trust::full);
-    fmt::print("{}: {}\n", info.path, found.empty() ? "intact" : found.front());
+    fmt::print("{}: {}\n", info.path,
+               found.empty() ? fmt::format("intact, {} in {} files", human_bytes(info.bytes), info.files)
+                             : fmt::format("damaged: {}", fmt::join(found, "; ")));
     problems.insert(problems.end(), found.begin(), found.end());
   }
   if (seen == 0 && step)
