@@ -1,9 +1,10 @@
 // Twenty training steps of two ranks against PyTorch: losses, gradient norms, and the parameters after them.
 
-#include <cmath>
+#include <algorithm>
 #include <gtest/gtest.h>
 #include <iostream>
 #include <map>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -22,6 +23,7 @@ using pytorch::Case;
 
 constexpr int ranks = 2;
 constexpr double loss_tolerance = 1e-5;    // relative, at each step
+constexpr double norm_tolerance = 1e-4;    // relative, as for each gradient
 constexpr double update_tolerance = 1e-3;  // of the norm of a tensor's update over all steps
 
 Config config_of(const Case& reference, Reduction reduction) {
@@ -106,7 +108,7 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
       const StepResult result = training.run(prefetch, progress, config.optimizer.lr, false);
       const auto s = static_cast<std::size_t>(step);
       EXPECT_NEAR(result.loss, losses[s], loss_tolerance * losses[s]) << "step " << step;
-      EXPECT_NEAR(result.grad_norm, norms[s], update_tolerance * norms[s]) << "step " << step;
+      EXPECT_NEAR(result.grad_norm, norms[s], norm_tolerance * norms[s]) << "step " << step;
       EXPECT_EQ(result.targets, reference.valid_targets(step));
       EXPECT_TRUE(result.clipped) << "step " << step;
     }
