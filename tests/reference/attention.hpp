@@ -117,6 +117,8 @@ class AttentionProblem {
         scores[j] += scale() * q_source[query_at(b, h, i) + d] * kv_source[key_at(b, h, j) + d];
       largest = std::max(largest, scores[j]);
     }
+    lse = largest;
+    if (std::isinf(largest)) return Values(keys_);  // sees no key
     for (double& score : scores) total += std::exp(score - largest);
     lse = largest + std::log(total);
     for (double& score : scores) score = std::exp(score - lse);

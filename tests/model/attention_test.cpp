@@ -1,0 +1,315 @@
+// Attention on the CPU beyond the op table: the lengths, head sizes and masks that training meets.
+#include "model/ops/attention.hpp"
+
+#include <cmath>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "model/ops/kernel.hpp"
+#include "tests/model/run_op.hpp"
+#include "tests/reference/attention.hpp"
+
+namespace muster::testing {
+namespace {
+
+using reference::AttentionProblem;
+using reference::Tensors;
+using reference::Values;
+
+struct Case {
+  AttentionShape shape;
+  std::int64_t queries = 0, keys = 0;
+  Values documents = {};
+  double scale = 1;  // of the inputs
+};
+
+Case packed(std::int64_t batch, int heads, int kv_heads, int head_size, std::int64_t length,
+            bool causal = true, float dropout = 0) {
+  return {AttentionShape::packed(batch, heads, kv_heads, head_size, causal, dropout), length, length};
+}
+
+// Queries and keys in sources of their own, with columns before, between and behind the heads.
+Case crossed(std::int64_t batch, int heads, int kv_heads, int head_size, std::int64_t queries,
+             std::int64_t keys, bool causal) {
+  Case c = packed(batch, heads, kv_heads, head_size, queries, causal);
+  c.keys = keys;
+  c.shape.q_column = 3;
+  c.shape.k_column = 5;
+  c.shape.v_column = 5 + kv_heads * head_size + 2;
+  return c;
+}
+
+// The tensors of a case, run through the kernels.
+class Trial {
+ public:
+  Trial(Case c, DType type) : case_(std::move(c)), type_(type) {
+    const AttentionShape& s = case_.shape;
+    same_source_ = s.q_column == 0;
+    const std::int64_t q_columns =
+        same_source_ ? (s.heads + 2 * s.kv_heads) * s.head_size : s.q_column + s.heads * s.head_size + 1;
+    const std::int64_t kv_columns = same_source_ ? q_columns : s.v_column + s.kv_heads * s.head_size + 4;
+    q_ = random({{s.batch * case_.queries, q_columns}, type}, 1);
+    kv_ = same_source_ ? q_ : random({{s.batch * case_.keys, kv_columns}, type}, 2);
+    d_o_ = random({{s.batch * case_.queries, s.heads * s.head_size}, type}, 3);
+    if (!case_.documents.empty())
+      starts_ =
+          TestTensor({{static_cast<std::int64_t>(case_.documents.size())}, DType::i32}, case_.documents);
+    options_.scalars = {.seed = 0x123456789abcdefull, .step = 7, .first_slot = 3};
+    options_.random_key = 0xc0ffee;
+  }
+
+  RunOptions& options() { return options_; }
+  TestTensor& q() { return q_; }
+  TestTensor& kv() { return kv_; }
+  const TestTensor& o() const { return forward_[0]; }
+  const TestTensor& lse() const { return forward_[1]; }
+  const std::vector<TestTensor>& gradients() const { return gradients_; }
+
+  void run() {
+    std::vector<TestTensor> inputs = {q_, kv_, starts_};
+    forward_ = run_op(Attention(case_.shape), inputs, options_);
+    inputs = {d_o_, q_, kv_, forward_[0], forward_[1], starts_};
+    gradients_ = run_op(AttentionGradient(case_.shape, same_source_), inputs, options_);
+  }
+
+  void expect_agreement() {
+    run();
+    SCOPED_TRACE(fmt::format("{} B {} H {}:{} D {} T {} x {} causal {} dropout {}", name_of(type_),
+                             case_.shape.batch, case_.shape.heads, case_.shape.kv_heads,
+                             case_.shape.head_size, case_.queries, case_.keys, case_.shape.causal,
+                             case_.shape.dropout));
+    const AttentionProblem problem(
+        case_.shape, static_cast<std::size_t>(case_.queries), static_cast<std::size_t>(case_.keys),
+        static_cast<std::size_t>(q_.type().columns()), static_cast<std::size_t>(kv_.type().columns()),
+        case_.documents, options_.scalars, options_.random_key);
+    const Values q = q_.values(), kv = kv_.values();
+    const Tensors forward = problem.forward(q, kv);
+    Tensors gradient = problem.gradient(d_o_.values(), q, kv);
+    if (same_source_)
+      for (std::size_t i = 0; i < q.size(); ++i) gradient[0][i] += gradient[1][i];
+    // Scores are sums of D products of O(scale^2), whose rounding errors the exponential passes on; outputs
+    // are sums over the keys, gradients of keys over the queries and the heads of a group.
+    const double f32 = (static_cast<double>(case_.shape.head_size) * case_.scale * case_.scale +
+                        static_cast<double>(case_.keys + case_.queries)) *
+                       0x1p-24;
+    expect_near("o", o(), forward[0], f32);
+    expect_near("lse", lse(), forward[1], f32);
+    expect_near("d q_source", gradients_[0], gradient[0], 2 * f32);
+    if (!same_source_) expect_near("d kv_source", gradients_[1], gradient[1], 2 * f32);
+  }
+
+ private:
+  TestTensor random(TensorType type, std::uint64_t seed) const {
+    const std::int64_t count = type.elements();
+    return {std::move(type), reference::random_values(count, seed, case_.scale)};
+  }
+
+  // f32: each element, relative to the largest. bf16: the norm of the error; its unit roundoff is 2^-9, and
+  // at most four roundings add to an output: of P or dS, of o in delta, and of the output itself.
+  static void expect_near(const char* name, const TestTensor& got, const Values& want, double f32) {
+    const Values values = got.values();
+    ASSERT_EQ(values.size(), want.size());
+    double largest = 0, worst = 0, error = 0, norm = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      if (std::isinf(want[i])) {
+        EXPECT_EQ(values[i], want[i]) << name;
+        continue;
+      }
+      const double difference = std::abs(values[i] - want[i]);
+      ASSERT_FALSE(std::isnan(difference)) << name << ", element " << i;
+      worst = std::max(worst, difference);
+      error += difference * difference;
+      norm += want[i] * want[i];
+      largest = std::max(largest, std::abs(want[i]));
+    }
+    if (got.type().dtype == DType::f32) {
+      EXPECT_LE(worst, f32 * largest) << name << ", of " << largest;
+    } else {
+      EXPECT_LE(std::sqrt(error), 4 * 0x1p-9 * std::sqrt(norm)) << name;
+    }
+  }
+
+  Case case_;
+  DType type_;
+  bool same_source_ = true;
+  TestTensor q_, kv_, d_o_, starts_;
+  RunOptions options_;
+  std::vector<TestTensor> forward_, gradients_;
+};
+
+void expect_agreement(const Case& c) {
+  for (const DType type : {DType::f32, DType::bf16}) Trial(c, type).expect_agreement();
+}
+
+TEST(Attention, agrees_with_double_precision_at_every_head_size) {
+  for (const int size : {1, 7, 20, 64, 80, 96, 128, 256}) expect_agreement(packed(1, 2, 1, size, 70));
+}
+
+TEST(Attention, agrees_with_double_precision_at_awkward_lengths) {
+  for (const std::int64_t length : {1, 2, 31, 33, 65, 257}) {
+    expect_agreement(packed(2, 2, 2, 24, length));
+    expect_agreement(packed(1, 3, 1, 16, length, false));
+  }
+  expect_agreement(packed(1, 1, 1, 8, 600));  // several blocks of keys meet a running maximum
+}
+
+TEST(Attention, serves_groups_of_query_heads) {
+  expect_agreement(packed(1, 14, 2, 64, 129));
+  expect_agreement(packed(2, 12, 2, 32, 65));
+  expect_agreement(packed(3, 21, 3, 16, 40));  // groups too many for a task a head: uneven shares of seven
+}
+
+TEST(Attention, lets_queries_meet_other_keys) {
+  expect_agreement(crossed(2, 4, 2, 16, 70, 37, false));
+  expect_agreement(crossed(2, 4, 4, 20, 37, 300, false));
+  expect_agreement(crossed(1, 2, 1, 16, 33, 90, true));
+}
+
+TEST(Attention, gives_zero_to_queries_that_see_no_key) {
+  const Case c = crossed(1, 2, 1, 16, 90, 33, true);
+  expect_agreement(c);
+  Trial run(c, DType::f32);
+  run.run();
+  const Values o = run.o().values(), lse = run.lse().values(), dq = run.gradients()[0].values();
+  const std::size_t blind = 90 - 33;
+  EXPECT_EQ(lse[blind - 1], -std::numeric_limits<double>::infinity());
+  EXPECT_TRUE(std::isfinite(lse[blind]));
+  for (std::size_t i = 0; i < blind * 32; ++i) EXPECT_EQ(o[i], 0);
+  for (std::size_t i = 0; i < blind * (dq.size() / 90); ++i) EXPECT_EQ(dq[i], 0);
+}
+
+TEST(Attention, keeps_documents_apart) {
+  for (const bool causal : {true, false}) {
+    Case c = packed(2, 3, 1, 16, 150, causal);
+    c.documents = {0, 1, 2, 90, 140, 150, 182, 290, 300, 300, 300};
+    expect_agreement(c);
+  }
+}
+
+TEST(Attention, never_touches_blocks_of_keys_outside_of_a_document) {
+  // What lies in another document would show as NaN if it were multiplied at all, even with zero.
+  Case c = packed(1, 2, 2, 16, 384, false);
+  c.documents = {0, 128, 256, 384};
+  for (const DType type : {DType::f32, DType::bf16}) {
+    Trial run(c, type);
+    Values qkv = run.q().values();
+    const std::size_t third = qkv.size() / 3;
+    std::fill_n(qkv.begin() + static_cast<std::ptrdiff_t>(third), third, std::nan(""));
+    run.q().fill(qkv);
+    run.kv().fill(qkv);
+    run.run();
+    const Values o = run.o().values(), gradient = run.gradients()[0].values();
+    for (std::size_t i = 0; i < o.size(); ++i) EXPECT_EQ(std::isnan(o[i]), i / (o.size() / 3) == 1);
+    for (std::size_t i = 0; i < qkv.size(); ++i) EXPECT_EQ(std::isnan(gradient[i]), i / third == 1);
+  }
+}
+
+TEST(Attention, drops_what_philox_says) {
+  for (const std::int64_t length : {64, 65, 66, 131})
+    expect_agreement(packed(2, 2, 1, 16, length, true, 0.3f));
+  Case c = packed(2, 4, 2, 16, 75, false, 0.1f);
+  c.documents = {0, 33, 75, 110, 150};
+  expect_agreement(c);
+}
+
+TEST(Attention, survives_scores_beyond_the_range_of_exp) {
+  Case c = packed(1, 2, 2, 64, 300);
+  c.scale = 8;  // scores up to some hundred
+  Trial(c, DType::f32).expect_agreement();
+}
+
+TEST(Attention, passes_on_values_that_are_not_numbers) {
+  Trial run(packed(1, 1, 1, 16, 40), DType::f32);
+  Values qkv = run.q().values();
+  qkv[20 * 48] = std::nan("");  // of query 20
+  run.q().fill(qkv);
+  run.kv().fill(qkv);
+  run.run();
+  const Values o = run.o().values();
+  for (std::size_t i = 0; i < o.size(); ++i) EXPECT_EQ(std::isnan(o[i]), i / 16 == 20);
+}
+
+TEST(Attention, gives_the_same_bits_on_any_number_of_threads) {
+  Case documents = packed(2, 6, 2, 16, 100, true, 0.2f);
+  documents.documents = {0, 40, 100, 163, 200};
+  // One task a group, several heads a task, one head a task, ranges of queries.
+  for (const Case& c : {packed(16, 2, 1, 8, 67), packed(3, 14, 2, 8, 67), packed(1, 14, 2, 8, 67),
+                        packed(1, 2, 1, 8, 257), documents, crossed(1, 2, 2, 8, 70, 130, false)})
+    for (const DType type : {DType::f32, DType::bf16}) {
+      Trial one(c, type);
+      one.options().threads = 1;
+      one.run();
+      for (const int threads : {2, 3, 4}) {
+        Trial other(c, type);
+        other.options().threads = threads;
+        other.run();
+        EXPECT_TRUE(other.o().same_bits(one.o()));
+        EXPECT_TRUE(other.lse().same_bits(one.lse()));
+        for (std::size_t i = 0; i < one.gradients().size(); ++i)
+          EXPECT_TRUE(other.gradients()[i].same_bits(one.gradients()[i]));
+      }
+    }
+}
+
+TEST(Attention, asks_for_memory_that_grows_like_the_length) {
+  const auto bytes = [](std::int64_t length, DType type) {
+    const AttentionShape shape = AttentionShape::packed(1, 8, 2, 64, true, 0.1f);
+    const std::vector<TensorType> forward = {{{length, 12 * 64}, type}, {{length, 12 * 64}, type}, {}};
+    const TensorType o{{length, 8 * 64}, type}, lse{{1, 8, length}, DType::f32};
+    const std::vector<TensorType> backward = {o, forward[0], forward[0], o, lse, {}};
+    const auto of = [&](const Op& op, const std::vector<TensorType>& inputs) {
+      return cpu_kernels().at(op.name()).workspace(op, inputs, op.infer(inputs), 4);
+    };
+    return of(Attention(shape), forward) + of(AttentionGradient(shape, true), backward);
+  };
+  for (const DType type : {DType::f32, DType::bf16}) EXPECT_LE(bytes(16384, type), 2 * bytes(8192, type));
+}
+
+TEST(CachedAttention, equals_attention_when_fed_token_by_token) {
+  const std::int64_t batch = 2, length = 75, prefill = 40, room = 80;
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Case c = packed(batch, 6, 2, 20, length);
+    Trial whole(c, type);
+    whole.run();
+    const Values qkv = whole.q().values(), want = whole.o().values();
+    const std::int64_t columns = whole.q().type().columns(), o_columns = 6 * 20;
+    TestTensor cache({{batch, room, 2 * 2 * 20}, type});
+    double worst = 0;
+    for (std::int64_t at = 0; at < length;) {
+      const std::int64_t count = at == 0 ? prefill : 1;
+      Values rows;
+      for (std::int64_t b = 0; b < batch; ++b)
+        rows.insert(rows.end(), qkv.begin() + (b * length + at) * columns,
+                    qkv.begin() + (b * length + at + count) * columns);
+      std::vector<TestTensor> inputs = {TestTensor({{batch * count, columns}, type}, rows), cache};
+      RunOptions options;
+      options.scalars.kv_length = static_cast<std::uint32_t>(at);
+      options.changed_input = 1;
+      const Values o = run_op(CachedAttention(c.shape), inputs, options)[0].values();
+      cache = inputs[1];
+      for (std::int64_t b = 0; b < batch; ++b)
+        for (std::int64_t i = 0; i < count * o_columns; ++i) {
+          const double difference =
+              std::abs(o[static_cast<std::size_t>(b * count * o_columns + i)] -
+                       want[static_cast<std::size_t>((b * length + at) * o_columns + i)]);
+          ASSERT_FALSE(std::isnan(difference));
+          worst = std::max(worst, difference);
+        }
+      at += count;
+    }
+    // Both sum up to 75 terms of values below 4, and round to their type.
+    EXPECT_LE(worst, 4 * (type == DType::f32 ? 75 * 0x1p-24 : 2 * 0x1p-9));
+  }
+}
+
+TEST(CachedAttention, refuses_positions_beyond_its_room) {
+  const AttentionShape shape = AttentionShape::packed(1, 1, 1, 8, true, 0);
+  std::vector<TestTensor> inputs = {TestTensor({{2, 24}, DType::f32}, Values(48)),
+                                    TestTensor({{1, 4, 16}, DType::f32}, Values(64))};
+  RunOptions options;
+  options.scalars.kv_length = 3;
+  EXPECT_THROW(run_op(CachedAttention(shape), inputs, options), Defect);
+}
+
+}  // namespace
+}  // namespace muster::testing
