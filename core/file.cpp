@@ -18,6 +18,7 @@ namespace {
                            ? ": free space on that disk or choose another folder"
                        : error == EACCES ? ": check its permissions"
                        : error == ENOENT ? ": check the path"
+                       : error == EMFILE ? ": raise the limit of open files (ulimit -n)"
                                          : "";
   throw UserError("cannot {} {}: {}{}", verb, path, std::strerror(error), remedy);
 }

@@ -81,7 +81,7 @@ std::uint64_t SplitInfo::documents() const {
 
 DatasetInfo read_dataset_info(const std::string& folder) {
   const std::string path = folder + "/dataset.json";
-  if (!std::filesystem::exists(path))
+  if (std::error_code unreadable; !std::filesystem::exists(path, unreadable) && !unreadable)
     throw UserError("{} holds no dataset.json: name a folder that muster prepare has finished", folder);
   const std::string text = read_text(path);
   DatasetInfo info;

@@ -266,7 +266,7 @@ InputFile examine(const std::string& path, const std::string& token_type) {
   return {.path = path, .kind = InputKind::ids, .begin = 0, .end = size, .id_type = type};
 }
 
-std::vector<std::string> files_in(const std::string& folder) {
+std::vector<std::string> files_in(const std::string& folder) try {
   std::vector<std::string> files;
   for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator();
        ++entry) {
@@ -276,6 +276,8 @@ std::vector<std::string> files_in(const std::string& folder) {
   }
   std::sort(files.begin(), files.end());
   return files;
+} catch (const fs::filesystem_error& error) {
+  throw UserError("cannot list {}: {}: check its permissions", folder, error.code().message());
 }
 
 }  // namespace
@@ -283,18 +285,16 @@ std::vector<std::string> files_in(const std::string& folder) {
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type) {
   std::vector<InputFile> inputs;
   for (const std::string& name : names) {
-    try {
-      if (fs::is_directory(name)) {
-        for (const std::string& path : files_in(name)) {
-          InputFile input = examine(path, token_type);
-          if (input.begin < input.end) inputs.push_back(std::move(input));
-        }
-        continue;
+    std::error_code unreadable;  // is told when the file is opened
+    const fs::file_status status = fs::status(name, unreadable);
+    if (fs::is_directory(status)) {
+      for (const std::string& path : files_in(name)) {
+        InputFile input = examine(path, token_type);
+        if (input.begin < input.end) inputs.push_back(std::move(input));
       }
-    } catch (const fs::filesystem_error& error) {
-      throw UserError("cannot list {}: {}: check its permissions", name, error.code().message());
+      continue;
     }
-    if (fs::exists(name) && !fs::is_regular_file(name))
+    if (fs::exists(status) && !fs::is_regular_file(status))
       throw UserError("{} is neither a file nor a folder: save its contents as a file first", name);
     InputFile input = examine(name, token_type);
     if (input.begin == input.end) throw UserError("{} is empty: leave it out", name);

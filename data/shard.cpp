@@ -39,7 +39,7 @@ Shard::Shard(const std::string& folder, const DatasetInfo& dataset, const ShardI
       documents_(info.documents),
       vocabulary_(dataset.vocabulary),
       token_type_(dataset.token_type()) {
-  if (!std::filesystem::exists(path_))
+  if (std::error_code unreadable; !std::filesystem::exists(path_, unreadable) && !unreadable)
     throw UserError("{} is missing, though {}/dataset.json lists it: restore it or prepare the dataset again",
                     path_, folder);
   file_ = File::open_to_read(path_);
