@@ -8,9 +8,6 @@ find_package(CLI11 REQUIRED)
 find_package(tomlplusplus REQUIRED)
 find_package(MPI REQUIRED COMPONENTS CXX)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
-if(MUSTER_OPENMP)
-  find_package(OpenMP REQUIRED)
-endif()
 
 # Debian ships the serial HDF5 beside parallel ones; only the C library of the serial one is used.
 pkg_search_module(hdf5 REQUIRED IMPORTED_TARGET hdf5-serial hdf5)
