@@ -4,186 +4,194 @@
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "model/ops/cpu/matmul_kernel.hpp"
 #include "model/ops/cpu/matmul_pack.hpp"
 #include "model/ops/cpu/vector.hpp"
 
 namespace muster::cpu {
 namespace {
 
-// The micro-kernel keeps `rows` x `columns` sums in registers: 24 of AVX-512's 32, or 8 pairs of AVX2's 16.
-#if MUSTER_AVX512
-constexpr int rows = 8, vectors = 3;
-#else
-constexpr int rows = 4, vectors = 1;
-#endif
-constexpr std::int64_t columns = vectors * lanes;
-constexpr int panel_rows = 8;  // of A; a multiple of rows
-
-// Depth of a block in units: a panel of A (12 KiB) stays in the L1 cache, a block of B (576 KiB) in L2.
+// Depth of a block in units: with 384 columns a block of B (576 KiB) stays in the L2 cache.
 constexpr std::int64_t block_units = 384;
+constexpr std::int64_t group_rows = 32;  // of A, packed at once: whole cache lines of a transposed A
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
 // C is cut into tiles of m x n; a task computes one of them, over the whole depth.
 struct Tile {
-  std::int64_t m = 1024, n = 384;
+  std::int64_t m = 1024, n = 8 * panel_columns;
 };
 
-std::int64_t even_cut(std::int64_t extent, std::int64_t at_most, std::int64_t multiple) {
-  return divide_up(divide_up(extent, divide_up(extent, at_most)), multiple) * multiple;
-}
-
-// Enough tiles for the threads, but no smaller than pays for packing their blocks.
+// Enough tiles to keep the threads busy to the end, but no smaller than pays for packing their blocks.
 Tile tile_of(const MatmulShape& shape, int threads) {
-  const auto count = [&](const Tile& tile) {
-    return divide_up(shape.m, tile.m) * divide_up(shape.n, tile.n);
-  };
   Tile tile;
-  const std::int64_t wanted = threads == 1 ? 1 : 4 * threads;
-  while (count(tile) < wanted && tile.m > 256 && tile.m > shape.m / 8) tile.m /= 2;
-  if (count(tile) < wanted) tile.n = 192;
-  if (count(tile) < wanted) tile.m = 128;
-  if (count(tile) < wanted) tile.n = 96;
-  tile.m = even_cut(shape.m, tile.m, panel_rows);
-  tile.n = even_cut(shape.n, tile.n, columns);
-  return tile;
+  const auto too_few = [&] {
+    return divide_up(shape.m, tile.m) * divide_up(shape.n, tile.n) < (threads == 1 ? 1 : 4 * threads);
+  };
+  while (too_few() && tile.m > 256) tile.m /= 2;
+  while (too_few() && tile.n > 2 * panel_columns) tile.n /= 2;
+  while (too_few() && tile.m > 64) tile.m /= 2;
+  const auto even = [](std::int64_t extent, std::int64_t at_most, std::int64_t multiple) {
+    return round_up(divide_up(extent, divide_up(extent, at_most)), multiple);
+  };
+  return {even(shape.m, tile.m, panel_rows), even(shape.n, tile.n, panel_columns)};
 }
 
-template <class T>
-MUSTER_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
-#if MUSTER_AVX512 && defined(__AVX512BF16__)
-  if constexpr (unit_depth<T> == 2)
-    return reinterpret_cast<Floats>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(c), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
-#endif
-  return fma(a, b, c);
-}
+// f32 sums to which nothing is done are formed in C itself.
+bool formed_in_place(const MatmulOutput& c) { return c.dtype == DType::f32 && !c.bias && !c.gelu; }
 
-// c[i][j] = (add ? c[i][j] : 0) + sum over u of a[u][i] b[u][j].
-template <class T>
-[[gnu::noinline]] void micro_kernel(const float* a, const float* b, std::int64_t units, float* c,
-                                    std::int64_t stride, bool add) {
-  Floats sums[rows][vectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 3
-    for (int j = 0; j < vectors; ++j) sums[i][j] = add ? load(c + i * stride + j * lanes) : Floats{};
-  for (std::int64_t u = 0; u < units; ++u, a += panel_rows, b += columns) {
-    Floats line[vectors];
-#pragma GCC unroll 3
-    for (int j = 0; j < vectors; ++j) line[j] = load(b + j * lanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i) {
-      const Floats factor = broadcast(a[i]);
-#pragma GCC unroll 3
-      for (int j = 0; j < vectors; ++j) sums[i][j] = multiply_add<T>(factor, line[j], sums[i][j]);
-    }
+// What a thread needs of the workspace: panels of A, a block of B, and sums over the blocks of depth so far.
+struct Scratch {
+  std::uint64_t b_block, partial, bytes;  // offsets, size
+
+  Scratch(const Tile& tile, std::int64_t units) {
+    const std::int64_t block = std::min(units, block_units);
+    const auto floats = [](std::int64_t count) {
+      return static_cast<std::uint64_t>(round_up(count, 16)) * sizeof(float);
+    };
+    b_block = floats(group_rows * block);
+    partial = b_block + floats(round_up(tile.n, panel_columns) * block);
+    bytes = partial + (units <= block ? 0 : floats(tile.m * tile.n));
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 3
-    for (int j = 0; j < vectors; ++j) store(c + i * stride + j * lanes, sums[i][j]);
-}
+};
 
 // Brings `count` finished sums of row m, from column n on, to where they go.
 template <class T>
 void finish(const float* sums, std::int64_t m, std::int64_t n, std::int64_t count, const MatmulOutput& c) {
   T* const to = static_cast<T*>(c.data) + m * c.stride + n;
   T* const before_gelu = c.before_gelu ? static_cast<T*>(c.before_gelu) + m * c.stride + n : nullptr;
-  for (std::int64_t j = 0; j < count; j += lanes) {
-    const std::int64_t part = std::min(lanes, count - j);
+  const auto finish_lanes = [&](std::int64_t j, auto load_some, auto store_some) {
     Floats v = load(sums + j);
-    if (c.bias) v += load_part(c.bias + n + j, part);
+    if (c.bias) v += load_some(c.bias + n + j);
     if (c.gelu) {
       if constexpr (std::is_same_v<T, bf16>) v = widen(narrow(v));
-      if (before_gelu) store_part(before_gelu + j, v, part);
+      if (before_gelu) store_some(before_gelu + j, v);
       v = gelu(v);
     }
-    store_part(to + j, v, part);
-  }
+    store_some(to + j, v);
+  };
+  std::int64_t j = 0;
+  for (; j + lanes <= count; j += lanes)
+    finish_lanes(
+        j, [](const float* from) { return load(from); }, [](T* at, Floats v) { store(at, v); });
+  if (j < count)
+    finish_lanes(
+        j, [&](const float* from) { return load_part(from, count - j); },
+        [&](T* at, Floats v) { store_part(at, v, count - j); });
 }
-
-void finish(const float* sums, std::int64_t m, std::int64_t n, std::int64_t count, const MatmulOutput& c) {
-  c.dtype == DType::bf16 ? finish<bf16>(sums, m, n, count, c) : finish<float>(sums, m, n, count, c);
-}
-
-// What a thread needs of the workspace.
-struct Scratch {
-  std::uint64_t b_block, partial;  // offsets of the packed block of B and of sums over the blocks so far
-  std::uint64_t bytes;
-
-  Scratch(const Tile& tile, std::int64_t units, bool direct) {
-    const std::int64_t block = std::min(units, block_units);
-    b_block = static_cast<std::uint64_t>(panel_rows * block) * sizeof(float);
-    partial = b_block + static_cast<std::uint64_t>(tile.n * block) * sizeof(float);
-    bytes = partial +
-            (direct || units <= block ? 0 : static_cast<std::uint64_t>(tile.m * tile.n) * sizeof(float));
-    bytes = (bytes + 63) / 64 * 64;
-  }
-};
-
-// f32 sums that need nothing done to them are formed in C itself.
-bool formed_in_place(const MatmulOutput& c) { return c.dtype == DType::f32 && !c.bias && !c.gelu; }
 
 template <class T>
-void multiply_tile(const MatmulShape& shape, const Tile& tile, std::int64_t m0, std::int64_t n0,
-                   const MatrixView& a, const MatrixView& b, const MatmulOutput& c, std::byte* workspace) {
-  const std::int64_t m_end = std::min(shape.m, m0 + tile.m), n_end = std::min(shape.n, n0 + tile.n);
-  const bool direct = formed_in_place(c);
-  const Scratch scratch(tile, units_of<T>(shape.k), direct);
-  float* const a_panel = reinterpret_cast<float*>(workspace);
+struct Multiplication {
+  MatmulShape shape;
+  MatrixView a, b;
+  MatmulOutput c;
+  Tile tile;
+
+  static constexpr std::int64_t block_depth = block_units * unit_depth<T>;
+
+  Lines<T> rows_of_a(std::int64_t m, std::int64_t end, std::int64_t k) const {
+    return {static_cast<const T*>(a.data) + m * a.row_stride + k * a.column_stride, a.row_stride,
+            a.column_stride, std::max<std::int64_t>(end - m, 0), std::min(block_depth, shape.k - k)};
+  }
+  Lines<T> columns_of_b(std::int64_t n, std::int64_t k) const {
+    return {static_cast<const T*>(b.data) + n * b.column_stride + k * b.row_stride, b.column_stride,
+            b.row_stride, std::clamp<std::int64_t>(shape.n - n, 0, tile.n),
+            std::min(block_depth, shape.k - k)};
+  }
+
+  void compute_tile(std::int64_t m0, std::int64_t n0, std::byte* workspace) const;
+  // panel_rows x panel_columns of it, of which some may lie beyond C.
+  template <class Multiply>
+  void compute_panel(std::int64_t m, std::int64_t n, bool first, bool last, float* partial,
+                     Multiply multiply) const;
+};
+
+template <class T>
+void Multiplication<T>::compute_tile(std::int64_t m0, std::int64_t n0, std::byte* workspace) const {
+  const Scratch scratch(tile, units_of<T>(shape.k));
+  float* const a_panels = reinterpret_cast<float*>(workspace);
   float* const b_block = reinterpret_cast<float*>(workspace + scratch.b_block);
   float* const partial = reinterpret_cast<float*>(workspace + scratch.partial);
-  constexpr std::int64_t block = block_units * unit_depth<T>;
+  const std::int64_t m_end = std::min(shape.m, m0 + tile.m), n_end = std::min(shape.n, n0 + tile.n);
 
-  for (std::int64_t k0 = 0; k0 < shape.k; k0 += block) {
-    const std::int64_t depth = std::min(block, shape.k - k0), units = units_of<T>(depth);
-    const bool first = k0 == 0, last = k0 + depth == shape.k;
-    for (std::int64_t n = n0; n < n_end; n += columns)
-      pack_panel<static_cast<int>(columns)>(
-          static_cast<const T*>(b.data) + k0 * b.row_stride + n * b.column_stride, b.column_stride,
-          b.row_stride, std::min(columns, n_end - n), depth, b_block + (n - n0) * units);
-    for (std::int64_t m = m0; m < m_end; m += panel_rows) {
-      const std::int64_t m_count = std::min<std::int64_t>(panel_rows, m_end - m);
-      pack_panel<panel_rows>(static_cast<const T*>(a.data) + m * a.row_stride + k0 * a.column_stride,
-                             a.row_stride, a.column_stride, m_count, depth, a_panel);
-      for (std::int64_t n = n0; n < n_end; n += columns) {
-        const std::int64_t n_count = std::min(columns, n_end - n);
-        const float* const b_panel = b_block + (n - n0) * units;
-        alignas(64) float sums[panel_rows * columns];
-        // Where the sums stand between blocks of depth, and where this block leaves them.
-        float* const output = direct ? static_cast<float*>(c.data) + m * c.stride + n : nullptr;
-        float* const kept = partial + (m - m0) * tile.n + (n - n0) * panel_rows;
-        const bool whole = m_count == panel_rows && n_count == columns;
-        const bool add = !first || c.accumulate;
-        if (direct && whole) {
-          for (int i = 0; i < panel_rows; i += rows)
-            micro_kernel<T>(a_panel + i, b_panel, units, output + i * c.stride, c.stride, add);
-          continue;
+  for (std::int64_t k = 0; k < shape.k; k += block_depth) {
+    const Lines<T> b_lines = columns_of_b(n0, k);
+    const std::int64_t units = units_of<T>(b_lines.depth);
+    const bool last = k + block_depth >= shape.k;
+    // Rows that are contiguous in depth are read where they lie; what is left of them, and other rows, are
+    // packed.
+    const bool in_place = a.column_stride == 1 && b_lines.depth % unit_depth<T> == 0;
+    pack_panels<panel_columns>(b_lines, b_block);
+    for (std::int64_t group = m0; group < m_end; group += group_rows) {
+      const std::int64_t group_end = std::min(m_end, group + group_rows);
+      const std::int64_t packed = in_place ? group + (group_end - group) / panel_rows * panel_rows : group;
+      if (packed < group_end) pack_panels<panel_rows>(rows_of_a(packed, group_end, k), a_panels);
+      const Lines<T> next = rows_of_a(group_end, std::min(m_end, group_end + group_rows), k);
+      const std::int64_t steps =
+          divide_up(group_end - group, panel_rows) * divide_up(n_end - n0, panel_columns);
+      std::int64_t step = 0;
+      for (std::int64_t m = group; m < group_end; m += panel_rows)
+        for (std::int64_t n = n0; n < n_end; n += panel_columns) {
+          if (!in_place) prefetch(next, step++, steps);
+          const float* const b_panel = b_block + (n - n0) * units;
+          float* const kept = partial + (m - m0) * tile.n + (n - n0) * panel_rows;
+          compute_panel(m, n, k == 0, last, kept, [&](float* to, std::int64_t stride, bool add) {
+            if (m < packed)
+              multiply_rows<T>(rows_of_a(m, group_end, k).from, a.row_stride, b_panel, units, to, stride,
+                               add);
+            else
+              multiply_panel<T>(a_panels + (m - packed) * units, b_panel, units, to, stride, add);
+          });
         }
-        float* const target = !direct && !last ? kept : sums;
-        if (direct && add)
-          for (std::int64_t i = 0; i < m_count; ++i)
-            for (std::int64_t j = 0; j < n_count; ++j) sums[i * columns + j] = output[i * c.stride + j];
-        if (!direct && last && !first) std::copy_n(kept, panel_rows * columns, sums);
-        for (int i = 0; i < panel_rows; i += rows)
-          micro_kernel<T>(a_panel + i, b_panel, units, target + i * columns, columns, add);
-        if (direct || last)
-          for (std::int64_t i = 0; i < m_count; ++i) finish(sums + i * columns, m + i, n, n_count, c);
-      }
     }
   }
+}
+
+template <class T>
+template <class Multiply>
+void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, bool first, bool last, float* partial,
+                                      Multiply multiply) const {
+  const std::int64_t m_count = std::min<std::int64_t>(panel_rows, shape.m - m);
+  const std::int64_t n_count = std::min<std::int64_t>(panel_columns, shape.n - n);
+  alignas(64) float sums[panel_rows * panel_columns];
+  if (!formed_in_place(c)) {
+    float* const to = last ? sums : partial;
+    if (last && !first) std::copy_n(partial, std::size(sums), sums);
+    multiply(to, panel_columns, !first);
+    if (!last) return;
+    for (std::int64_t i = 0; i < m_count; ++i) finish<T>(sums + i * panel_columns, m + i, n, n_count, c);
+    return;
+  }
+  float* const to = static_cast<float*>(c.data) + m * c.stride + n;
+  const bool add = !first || c.accumulate;
+  if (m_count == panel_rows && n_count == panel_columns) return multiply(to, c.stride, add);
+  std::fill_n(sums, std::size(sums), 0.0f);
+  if (add)
+    for (std::int64_t i = 0; i < m_count; ++i)
+      std::copy_n(to + i * c.stride, n_count, sums + i * panel_columns);
+  multiply(sums, panel_columns, add);
+  for (std::int64_t i = 0; i < m_count; ++i)
+    std::copy_n(sums + i * panel_columns, n_count, to + i * c.stride);
 }
 
 template <class T>
 void multiply(const MatmulShape& shape, const MatrixView& a, const MatrixView& b, const MatmulOutput& c,
               std::byte* workspace) {
-  const Tile tile = tile_of(shape, thread_count());
-  const Scratch scratch(tile, units_of<T>(shape.k), formed_in_place(c));
-  const std::int64_t n_tiles = divide_up(shape.n, tile.n);
-  parallel_tasks(divide_up(shape.m, tile.m) * n_tiles, [&](std::int64_t task, int thread) {
-    multiply_tile<T>(shape, tile, task / n_tiles * tile.m, task % n_tiles * tile.n, a, b, c,
-                     workspace + static_cast<std::uint64_t>(thread) * scratch.bytes);
+  const Multiplication<T> multiplication{shape, a, b, c, tile_of(shape, thread_count())};
+  const Tile& tile = multiplication.tile;
+  const std::uint64_t scratch = Scratch(tile, units_of<T>(shape.k)).bytes;
+  const std::int64_t m_tiles = divide_up(shape.m, tile.m), n_tiles = divide_up(shape.n, tile.n);
+  // Tiles that follow each other share the smaller matrix's part.
+  const auto m_of = [&](std::int64_t task) {
+    return (shape.m > shape.n ? task / n_tiles : task % m_tiles) * tile.m;
+  };
+  const auto n_of = [&](std::int64_t task) {
+    return (shape.m > shape.n ? task % n_tiles : task / m_tiles) * tile.n;
+  };
+  parallel_tasks(m_tiles * n_tiles, [&](std::int64_t task, int thread) {
+    multiplication.compute_tile(m_of(task), n_of(task),
+                                workspace + static_cast<std::uint64_t>(thread) * scratch);
   });
 }
 
@@ -191,12 +199,12 @@ void multiply(const MatmulShape& shape, const MatrixView& a, const MatrixView& b
 
 std::uint64_t matmul_workspace(DType type, const MatmulShape& shape, int threads) {
   const std::int64_t units = type == DType::bf16 ? units_of<bf16>(shape.k) : units_of<float>(shape.k);
-  return static_cast<std::uint64_t>(threads) * Scratch(tile_of(shape, threads), units, false).bytes;
+  return static_cast<std::uint64_t>(threads) * Scratch(tile_of(shape, threads), units).bytes;
 }
 
 void matmul(DType type, const MatmulShape& shape, const MatrixView& a, const MatrixView& b,
             const MatmulOutput& c, std::byte* workspace) {
-  check(!c.accumulate || formed_in_place(c), "only plain f32 sums accumulate");
+  check(formed_in_place(c) || (c.dtype == type && !c.accumulate), "only plain f32 sums accumulate");
   type == DType::bf16 ? multiply<bf16>(shape, a, b, c, workspace)
                       : multiply<float>(shape, a, b, c, workspace);
 }

@@ -88,49 +88,79 @@ MUSTER_INLINE void transpose(Floats (&r)[lanes]) {
   }
 }
 
-// Packs `count` <= lines lines over `depth` depths. Lines are 8 or a multiple of 16.
-template <int line_count, class T>
-void pack_panel(const T* from, std::int64_t line_stride, std::int64_t depth_stride, std::int64_t count,
-                std::int64_t depth, float* to) {
-  constexpr std::int64_t lines = line_count;
-  const std::int64_t units = units_of<T>(depth);
-  if (line_stride == 1) {
-    for (std::int64_t u = 0; u < units; ++u) {
-      const T* at = from + u * unit_depth<T> * depth_stride;
-      const std::int64_t left = depth - u * unit_depth<T>;
-      for (std::int64_t i = 0; i < lines; i += lanes) {
-        const std::int64_t part = std::clamp<std::int64_t>(count - i, 0, std::min(lines, lanes));
-        const Floats v = load_across(at + i, depth_stride, left, part);
-        if constexpr (lines < lanes)
-          store_part(to + u * lines, v, lines);
-        else
-          store(to + u * lines + i, v);
-      }
-    }
-    return;
+// A piece of a matrix as lines along the depth of the product.
+template <class T>
+struct Lines {
+  const T* from;
+  std::int64_t line_stride, depth_stride;  // one of them is 1
+  std::int64_t count, depth;
+};
+
+// Where the units of lines from `line` on stand in panels of `width` lines.
+template <int width>
+MUSTER_INLINE float* place(float* panels, std::int64_t line, std::int64_t unit, std::int64_t units) {
+  return panels + line / width * width * units + unit * width + line % width;
+}
+
+// Stores 16 units side by side that belong to lines [line, line + 16) into panels of 8 or a multiple of 16
+// lines.
+template <int width>
+MUSTER_INLINE void store_units(float* panels, std::int64_t line, std::int64_t unit, std::int64_t units,
+                               Floats v) {
+  if constexpr (width == 8) {
+    // Two stores of half a vector: masked ones cost more than the packing.
+    std::memcpy(place<width>(panels, line, unit, units), &v, 32);
+    const Floats upper =
+        __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+    std::memcpy(place<width>(panels, line + 8, unit, units), &upper, 32);
+  } else {
+    store(place<width>(panels, line, unit, units), v);
   }
-  // Lines contiguous in depth: 16 lines by 16 units are transposed in registers; with 8 lines, 8 by 32.
-  constexpr std::int64_t group = std::min(lines, lanes), step = lanes * lanes / group;
-  for (std::int64_t u = 0; u < units; u += step) {
-    for (std::int64_t i = 0; i < lines; i += group) {
-      Floats r[lanes];
-      for (std::int64_t j = 0; j < lanes; ++j) {
-        const std::int64_t line = i + j % group, at = (u + j / group * lanes) * unit_depth<T>;
-        r[j] = line < count && at < depth ? load_units(from + line * line_stride + at, depth - at) : Floats{};
-      }
-      transpose(r);
-      for (std::int64_t j = 0; j < lanes && u + j < units; ++j) {
-        if constexpr (lines < lanes) {
-          store_part(to + (u + j) * lines, r[j], lines);
-          const Floats second =
-              __builtin_shufflevector(r[j], r[j], 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
-          if (u + j + lanes < units) store_part(to + (u + j + lanes) * lines, second, lines);
-        } else {
-          store(to + (u + j) * lines + i, r[j]);
+}
+
+// Packs lines into consecutive panels of `width` lines; up to the next multiple of 16 lines (and of width)
+// they are filled up with zeros.
+template <int width, class T>
+void pack_panels(const Lines<T>& lines, float* panels) {
+  const std::int64_t units = units_of<T>(lines.depth);
+  const std::int64_t multiple = std::max<std::int64_t>(width, lanes);
+  const std::int64_t padded = (lines.count + multiple - 1) / multiple * multiple;
+  if (lines.line_stride == 1) {
+    // 16 units at a time, panel by panel: the panels lie at distances of which the L1 cache holds few lines.
+    for (std::int64_t first = 0; first < units; first += lanes)
+      for (std::int64_t line = 0; line < padded; line += lanes) {
+        const std::int64_t count = std::clamp<std::int64_t>(lines.count - line, 0, lanes);
+        for (std::int64_t unit = first; unit < std::min(units, first + lanes); ++unit) {
+          const std::int64_t depth = unit * unit_depth<T>;
+          store_units<width>(panels, line, unit, units,
+                             load_across(lines.from + depth * lines.depth_stride + line, lines.depth_stride,
+                                         lines.depth - depth, count));
         }
       }
+    return;
+  }
+  for (std::int64_t line = 0; line < padded; line += lanes) {
+    for (std::int64_t unit = 0; unit < units; unit += lanes) {
+      const std::int64_t depth = unit * unit_depth<T>;
+      Floats r[lanes];
+      for (std::int64_t i = 0; i < lanes; ++i)
+        r[i] = line + i < lines.count
+                   ? load_units(lines.from + (line + i) * lines.line_stride + depth, lines.depth - depth)
+                   : Floats{};
+      transpose(r);
+      for (std::int64_t i = 0; i < std::min(lanes, units - unit); ++i)
+        store_units<width>(panels, line, unit + i, units, r[i]);
     }
   }
+}
+
+// Asks for part `part` of `parts` of what pack_panels will read of lines that lie across the depth. Inlined
+// always: gcc drops calls of functions that do nothing but prefetch.
+template <class T>
+MUSTER_INLINE void prefetch(const Lines<T>& lines, std::int64_t part, std::int64_t parts) {
+  for (std::int64_t row = part * lines.depth / parts; row < (part + 1) * lines.depth / parts; ++row)
+    for (std::int64_t line = 0; line < lines.count; line += 64 / static_cast<std::int64_t>(sizeof(T)))
+      __builtin_prefetch(lines.from + row * lines.depth_stride + line);
 }
 
 }  // namespace muster::cpu
