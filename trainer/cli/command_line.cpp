@@ -32,6 +32,20 @@ constexpr const char* guide = R"(muster trains GPT and Llama models on any numbe
 Each has --help with an example. A first run, in minutes: ./launch/quickstart
 )";
 
+// CLI11's own checks print the limits of their types with 300 digits.
+CLI::Validator number_that(const char* what, bool (*holds)(double)) {
+  const auto check = [what, holds](const std::string& text) -> std::string {
+    double value = 0;
+    return CLI::detail::lexical_cast(text, value) && holds(value) ? ""
+                                                                  : fmt::format("{} is not {}", text, what);
+  };
+  return CLI::Validator(check, "");
+}
+
+const CLI::Validator positive = number_that("a number greater than 0", [](double v) { return v > 0; });
+const CLI::Validator not_negative = number_that("a number of at least 0", [](double v) { return v >= 0; });
+const CLI::Validator share = number_that("a number from 0 to 1", [](double v) { return v >= 0 && v <= 1; });
+
 // The application and what its options are read into; it lives until its command has run.
 struct Line {
   CLI::App app{"Trains GPT and Llama models on any number of ranks.", "muster"};
@@ -72,10 +86,10 @@ void add_prepare(Line& line) {
         app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
         app.add_option("--validation", o.prepare.validation, "share of the documents to hold out")
             ->capture_default_str()
-            ->check(CLI::Range(0.0, 1.0));
+            ->check(share);
         app.add_option("--shard-tokens", o.prepare.shard_tokens, "tokens of a shard, about")
             ->capture_default_str()
-            ->check(CLI::PositiveNumber);
+            ->check(positive);
         app.add_option("--vocabulary", o.prepare.vocabulary, "of tokens made elsewhere: how many there are");
         app.add_option("--end-token", o.prepare.end_token, "of tokens made elsewhere: ends a document");
         app.add_option("--token-type", o.prepare.token_type, "of .bin: u16 or u32")
@@ -91,7 +105,7 @@ void add_run(CLI::App& app, std::string& run) { app.add_option("RUN", run, "fold
 
 void add_checkpoint_step(CLI::App& app, std::optional<std::int64_t>& step) {
   app.add_option("--checkpoint", step, "step of the checkpoint; the newest complete one if not given")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative);
 }
 
 void add_train(Line& line) {
@@ -111,9 +125,7 @@ void add_plan(Line& line) {
               "muster plan configs/llama-1.5b.toml --ranks 8 --train.recompute=block", plan_command,
               [](CLI::App& app, PlanOptions& o) {
                 add_config(app, o.config);
-                app.add_option("--ranks", o.ranks, "number of ranks")
-                    ->capture_default_str()
-                    ->check(CLI::PositiveNumber);
+                app.add_option("--ranks", o.ranks, "number of ranks")->capture_default_str()->check(positive);
                 app.add_flag("--json", o.json, "print the plan as JSON");
               });
 }
@@ -130,29 +142,25 @@ void add_evaluate(Line& line) {
 }
 
 void add_generate(Line& line) {
-  add_command(line.app, line, "generate", "Let a run's model write. Any key: --KEY=VALUE.",
-              "muster generate runs/quickstart/run --prompt 'The function' --tokens 300 --temperature 0.8",
-              generate_command, [](CLI::App& app, GenerateOptions& o) {
-                add_run(app, o.run);
-                add_checkpoint_step(app, o.checkpoint);
-                app.add_option("--prompt", o.prompt, "text to go on from");
-                app.add_option("--tokens", o.tokens, "how many to write")
-                    ->capture_default_str()
-                    ->check(CLI::PositiveNumber);
-                app.add_option("--temperature", o.temperature, "0: always the likeliest token")
-                    ->capture_default_str()
-                    ->check(CLI::NonNegativeNumber);
-                app.add_option("--top-k", o.top_k, "choose among the k likeliest tokens; 0: all")
-                    ->capture_default_str()
-                    ->check(CLI::NonNegativeNumber);
-                app.add_option("--top-p", o.top_p,
-                               "choose among the likeliest tokens that together have this chance")
-                    ->capture_default_str()
-                    ->check(CLI::Range(0.0, 1.0));
-                app.add_option("--seed", o.seed, "of the choices")
-                    ->capture_default_str()
-                    ->check(CLI::NonNegativeNumber);
-              });
+  add_command(
+      line.app, line, "generate", "Let a run's model write. Any key: --KEY=VALUE.",
+      "muster generate runs/quickstart/run --prompt 'The function' --tokens 300 --temperature 0.8",
+      generate_command, [](CLI::App& app, GenerateOptions& o) {
+        add_run(app, o.run);
+        add_checkpoint_step(app, o.checkpoint);
+        app.add_option("--prompt", o.prompt, "text to go on from");
+        app.add_option("--tokens", o.tokens, "how many to write")->capture_default_str()->check(positive);
+        app.add_option("--temperature", o.temperature, "0: always the likeliest token")
+            ->capture_default_str()
+            ->check(not_negative);
+        app.add_option("--top-k", o.top_k, "choose among the k likeliest tokens; 0: all")
+            ->capture_default_str()
+            ->check(not_negative);
+        app.add_option("--top-p", o.top_p, "choose among the likeliest tokens that together have this chance")
+            ->capture_default_str()
+            ->check(share);
+        app.add_option("--seed", o.seed, "of the choices")->capture_default_str()->check(not_negative);
+      });
 }
 
 struct ListOptions {
@@ -177,7 +185,7 @@ void add_checkpoint(Line& line) {
               [](CLI::App& app, VerifyOptions& o) {
                 add_run(app, o.run);
                 app.add_option("STEP", o.step, "step of the checkpoint; all complete ones if not given")
-                    ->check(CLI::NonNegativeNumber);
+                    ->check(not_negative);
               });
 }
 
@@ -213,6 +221,8 @@ Command read_command_line(std::vector<std::string> arguments) {
   for (const auto add : {add_prepare, add_train, add_plan, add_evaluate, add_generate, add_checkpoint})
     add(*line);
   if (!arguments.empty()) refuse_unknown_command(line->app, arguments.front());
+  if (arguments.size() > 1 && arguments.front() == "checkpoint")
+    refuse_unknown_command(*line->app.get_subcommand("checkpoint"), arguments[1]);
   std::ranges::reverse(arguments);  // as CLI11 takes them
   try {
     line->app.parse(std::move(arguments));

@@ -1,6 +1,7 @@
 #include "trainer/config/reference.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "trainer/config/keys.hpp"
 
@@ -8,15 +9,23 @@ namespace muster {
 namespace {
 
 std::string default_of(const Key& key) {
-  return key.kind == KeyKind::sources ? "" : toml_value(key.get(Config{}));
+  const KeyValue value = key.get(Config{});
+  if (key.kind == KeyKind::sources) return "";
+  const auto* text = std::get_if<std::string>(&value);
+  return text == nullptr ? toml_value(value) : *text;
 }
 
 }  // namespace
 
 std::string keys_as_help() {
-  std::string text = "Keys, with their defaults (in a file: sections [run], [model], ...):\n";
+  std::string text = "Keys, with their defaults (in a file: sections [run], [model], ...):";
   for (const Key& key : keys()) {
-    text += fmt::format("  --{:<34} {}\n", fmt::format("{}={}", key.name, default_of(key)), key.meaning);
+    // A file writes [[data.source]]; it has no form on the command line.
+    const std::string spelt = key.kind == KeyKind::sources
+                                  ? fmt::format("[[{}]]", key.name)
+                                  : fmt::format("--{}={}", key.name, default_of(key));
+    text += fmt::format("\n  {:<34} {}", spelt, key.meaning);
+    if (!key.choices.empty()) text += fmt::format(" [{}]", fmt::join(key.choices, ", "));
   }
   return text;
 }

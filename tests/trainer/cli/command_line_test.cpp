@@ -55,14 +55,14 @@ TEST(CommandLine, the_help_of_each_command_teaches_with_an_example) {
 
 TEST(CommandLine, the_help_of_train_lists_every_key) {
   const std::string text = output_of({"train", "--help"});
-  for (const Key& key : keys())
-    EXPECT_NE(text.find("--" + std::string(key.name) + "="), std::string::npos) << key.name;
+  for (const Key& key : keys()) EXPECT_NE(text.find(std::string(key.name)), std::string::npos) << key.name;
 }
 
 TEST(CommandLine, tells_its_version) { EXPECT_EQ(output_of({"--version"}), "muster " + version() + "\n"); }
 
 TEST(CommandLine, a_misspelt_command_is_refused_with_the_nearest) {
   EXPECT_EQ(refusal_of({"trian", "a.toml"}), "unknown command trian; did you mean train?");
+  EXPECT_EQ(refusal_of({"checkpoint", "lst", "run"}), "unknown command lst; did you mean list?");
 }
 
 TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
@@ -84,8 +84,8 @@ TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
     EXPECT_NE(message.find("; see muster"), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
-  EXPECT_NE(refusal_of({"plan", "a.toml", "--ranks", "0"}).find("--ranks"), std::string::npos);
-  EXPECT_NE(refusal_of({"plan", "a.toml", "--ranks", "0"}).find("see muster plan --help"), std::string::npos);
+  EXPECT_EQ(refusal_of({"plan", "a.toml", "--ranks", "x"}),
+            "command line: --ranks: x is not a number greater than 0; see muster plan --help");
 }
 
 TEST(CommandLine, keys_are_taken_by_the_commands_that_read_a_configuration) {
