@@ -50,12 +50,12 @@ struct Workspace {
 
 // The state of a block of queries between blocks of keys.
 struct Running {
-  alignas(64) float largest[block_rows];  // of the scaled scores so far
-  alignas(64) float sum[block_rows];      // of exp(score - largest)
+  alignas(64) float largest[block_rows];  // of the scores so far, in units of ln 2
+  alignas(64) float sum[block_rows];      // of 2^(score - largest)
   alignas(64) float decay[block_rows];    // what the sums so far are to be multiplied with
 };
 
-// Turns a row of scores into probabilities times e^-largest, in place, as units of an operand A. `range` is
+// Turns a row of scores into probabilities times 2^-largest, in place, as units of an operand A. `range` is
 // what the query sees of the block's keys, which are `columns` with the padding.
 template <class Unit>
 void exponentials(float* scores, std::int64_t columns, KeyRange range, float scale, float& largest_score,
@@ -87,12 +87,12 @@ void exponentials(float* scores, std::int64_t columns, KeyRange range, float sca
   }
   const float before = largest_score;
   largest_score = std::max(before, scale * largest(max(top[0], top[1])));
-  decay = before - largest_score;  // its exponential is taken for all rows at once
+  decay = before - largest_score;  // its power of two is taken for all rows at once
   Floats sums[2] = {};
   const Floats factor = broadcast(scale), offset = broadcast(-largest_score);
   for (std::int64_t j = begin; j < end; j += panel) {
-    Floats p0 = exp(fma(load(scores + j), factor, offset));
-    Floats p1 = exp(fma(load(scores + j + lanes), factor, offset));
+    Floats p0 = exp2_of_score(fma(load(scores + j), factor, offset));
+    Floats p1 = exp2_of_score(fma(load(scores + j + lanes), factor, offset));
     sums[0] += p0;
     sums[1] += p1;
     if (words) {
@@ -150,7 +150,7 @@ class QueryBlock {
         else
           store_part(o + r * o_row + c, row, size - c);
       }
-      if (lse) lse[r] = running_.largest[r] + std::log(total);
+      if (lse) lse[r] = ln_2 * running_.largest[r] + std::log(total);
     }
   }
 
@@ -175,11 +175,11 @@ class QueryBlock {
       const std::uint32_t* words = nullptr;
       if (dropout_.active() && range.begin < range.end)
         words = dropout_.draw(sample, head, first + r, key, columns, work_.words);
-      exponentials<Unit>(work_.scores + r * score_row, columns, range, shape_.scale(), running_.largest[r],
-                         sums[r], running_.decay[r], dropout_, words);
+      exponentials<Unit>(work_.scores + r * score_row, columns, range, shape_.scale() * log2_e,
+                         running_.largest[r], sums[r], running_.decay[r], dropout_, words);
     }
     for (std::int64_t r = 0; r < block_rows; r += lanes) {
-      const Floats decay = exp(load(running_.decay + r));
+      const Floats decay = exp2_of_score(load(running_.decay + r));
       store(running_.decay + r, decay);
       store(running_.sum + r, fma(load(running_.sum + r), decay, load(sums + r)));
     }

@@ -44,7 +44,7 @@ struct Workspace {
   Unit *keys_transposed, *values_transposed, *keys_depth;  // of a block
   float *scores, *slopes;                                  // P and dS of a block, in f32 also operands
   Unit *p_across, *slopes_across, *slopes_along;
-  float *dq, *dkv, *lse, *delta;
+  float *dq, *dkv, *lse, *delta;  // lse in units of ln 2
   KeyRange* ranges;
   std::uint32_t* words;
   std::uint64_t bytes;
@@ -163,7 +163,7 @@ class HeadGradient {
           products = fma(load_columns(d_o + i * t.o_row + c, size() - c),
                          load_columns(o + i * t.o_row + c, size() - c), products);
       work_.delta[i] = sum(products);
-      work_.lse[i] = i < count ? lse[i] : 0;
+      work_.lse[i] = i < count ? lse[i] * log2_e : 0;
       work_.ranges[i] = i < count ? mask_.keys_of(sample, first + i) : KeyRange{};
     }
   }
@@ -234,7 +234,7 @@ class HeadGradient {
   // P and dS of the rows i + r and i + r + 1 from their scores and from d o . v.
   template <bool masked, bool drops>
   void slopes_of_rows(std::int64_t i, std::int64_t r, std::int64_t key, std::int64_t columns) {
-    const Floats scale = broadcast(shape_.scale());
+    const Floats scale = broadcast(shape_.scale() * log2_e);
     const std::uint32_t* words[2] = {};
     if constexpr (drops)
       for (int row = 0; row < 2; ++row)
@@ -248,7 +248,7 @@ class HeadGradient {
         const Floats lse = broadcast(work_.lse[query]), delta = broadcast(work_.delta[query]);
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) {
-          Floats probability = exp(fma(load(work_.scores + at + v * lanes), scale, -lse));
+          Floats probability = exp2_of_score(fma(load(work_.scores + at + v * lanes), scale, -lse));
           if constexpr (masked)
             probability = select(inside(work_.ranges[query], key + j + v * lanes), probability, Floats{});
           Floats dp = load(work_.slopes + at + v * lanes);

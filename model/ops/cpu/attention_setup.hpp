@@ -121,6 +121,25 @@ class ProbabilityDropout {
   RandomStream stream_;
 };
 
+inline constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
+
+// 2^x within 2 units in the last place for x that is at most about 0: what a score is to the largest of its
+// row. Zero below -100, so that no denormal is ever made; NaN stays NaN. Half the work of exp.
+MUSTER_INLINE Floats exp2_of_score(Floats x) {
+  // Adding 1.5 * 2^23 leaves x rounded to an integer in the low bits of the sum.
+  const Floats shifted = x + 12582912.0f;
+  const Floats f = x - (shifted - 12582912.0f);
+  // Least relative error on [-1/2, 1/2], 1.4e-7, with p(0) = 1.
+  Floats p = broadcast(1.3276472e-3f);
+  p = fma(p, f, broadcast(9.6755410e-3f));
+  p = fma(p, f, broadcast(5.5507131e-2f));
+  p = fma(p, f, broadcast(2.4022120e-1f));
+  p = fma(p, f, broadcast(6.9314694e-1f));
+  p = fma(p, f, broadcast(1.0f));
+  const Words scaled = reinterpret_cast<Words>(p) + (reinterpret_cast<Words>(shifted) << 23);
+  return select(x < -100.0f, Floats{}, reinterpret_cast<Floats>(scaled));
+}
+
 // Of sixteen keys from `first` on, those in the range.
 MUSTER_INLINE Ints inside(KeyRange range, std::int64_t first) {
   const Ints key =

@@ -20,13 +20,12 @@ struct Bf16Pair {
 
 #if MUSTER_AVX512 && defined(__AVX512BF16__)
 #define MUSTER_BF16_PAIRS 1
-template <class T>
-using UnitOf = std::conditional_t<std::is_same_v<T, bf16>, Bf16Pair, float>;
 #else
 #define MUSTER_BF16_PAIRS 0
-template <class T>
-using UnitOf = float;
 #endif
+
+template <class T>
+using UnitOf = std::conditional_t<MUSTER_BF16_PAIRS && std::is_same_v<T, bf16>, Bf16Pair, float>;
 
 template <class Unit>
 inline constexpr std::int64_t unit_depth = sizeof(Unit) / (std::is_same_v<Unit, float> ? 4 : 2);
@@ -34,9 +33,12 @@ inline constexpr std::int64_t unit_depth = sizeof(Unit) / (std::is_same_v<Unit, 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
-// Rows of a tile and vectors in a row that fit the registers.
+// One register: the compiler makes poor code of sixteen lanes in two of them.
+using Register = float __attribute__((vector_size(MUSTER_AVX512 ? 64 : 32)));
+inline constexpr std::int64_t register_lanes = sizeof(Register) / sizeof(float);
+// Rows and registers in a row of a tile, so that its sums stay in registers.
 inline constexpr int tile_rows = MUSTER_AVX512 ? 8 : 4;
-inline constexpr int tile_vectors = MUSTER_AVX512 ? 2 : 1;
+inline constexpr int tile_registers = 2;
 // Rows of A that are computed together, and columns of a panel of B.
 inline constexpr std::int64_t block_rows = 32;
 inline constexpr std::int64_t panel = 32;
@@ -47,25 +49,17 @@ constexpr std::int64_t row_stride(std::int64_t columns) {
   return divide_up(columns, lanes) / 2 * 2 * lanes + lanes;
 }
 
-MUSTER_INLINE Floats multiply_add(const float* a, Floats b, Floats sum) { return fma(broadcast(*a), b, sum); }
+MUSTER_INLINE Register multiply_add(const float* a, Register b, Register sum) { return *a * b + sum; }
 
 #if MUSTER_BF16_PAIRS
-MUSTER_INLINE Floats multiply_add(const Bf16Pair* a, Floats b, Floats sum) {
+MUSTER_INLINE Register multiply_add(const Bf16Pair* a, Register b, Register sum) {
   std::int32_t bits;
   std::memcpy(&bits, a, sizeof bits);
-  return reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
-                                                   reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)),
-                                                   reinterpret_cast<__m512bh>(b)));
+  return reinterpret_cast<Register>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                     reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)),
+                                                     reinterpret_cast<__m512bh>(b)));
 }
 #endif
-
-// Sixteen units as they lie.
-template <class Unit>
-MUSTER_INLINE Floats load_units(const Unit* from) {
-  Floats v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
 
 template <class Unit>
 MUSTER_INLINE void store_units(Unit* to, Floats v) {
@@ -86,27 +80,32 @@ struct Right {
   std::int64_t row;
 };
 
-template <bool add, int vectors, class Unit>
+template <bool add, int registers, class Unit>
 MUSTER_INLINE void multiply_tile(const Unit* a, std::int64_t a_row, std::int64_t a_step, const Unit* b,
                                  std::int64_t b_row, std::int64_t depth, float* c, std::int64_t c_row) {
-  Floats sums[tile_rows][vectors];
+  Register sums[tile_rows][registers];
 #pragma GCC unroll 8
   for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) sums[r][v] = add ? load(c + r * c_row + v * lanes) : Floats{};
+    for (int v = 0; v < registers; ++v)
+      if constexpr (add)
+        std::memcpy(&sums[r][v], c + r * c_row + v * register_lanes, sizeof(Register));
+      else
+        sums[r][v] = Register{};
   for (std::int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
-    Floats right[vectors];
+    Register right[registers];
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) right[v] = load_units(b + v * lanes);
+    for (int v = 0; v < registers; ++v) std::memcpy(&right[v], b + v * register_lanes, sizeof(Register));
 #pragma GCC unroll 8
     for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) sums[r][v] = multiply_add(a + r * a_row, right[v], sums[r][v]);
+      for (int v = 0; v < registers; ++v) sums[r][v] = multiply_add(a + r * a_row, right[v], sums[r][v]);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) store(c + r * c_row + v * lanes, sums[r][v]);
+    for (int v = 0; v < registers; ++v)
+      std::memcpy(c + r * c_row + v * register_lanes, &sums[r][v], sizeof(Register));
 }
 
 // C[rows][columns] (+)= A B over `depth` units; rows are rounded up to tile_rows, columns to lanes. With
@@ -115,12 +114,14 @@ template <bool add, bool transposed, class Unit>
 [[gnu::noinline]] void multiply(Left<Unit> a, Right<Unit> b, std::int64_t rows, std::int64_t columns,
                                 std::int64_t depth, float* c, std::int64_t c_row) {
   const std::int64_t a_row = transposed ? 1 : a.row, a_step = transposed ? a.step : 1;
+  constexpr std::int64_t tile_columns = tile_registers * register_lanes;
+  const std::int64_t padded = round_up(columns, lanes);
   std::int64_t column = 0;
-  for (; column + (tile_vectors - 1) * lanes < columns; column += tile_vectors * lanes)
+  for (; column + tile_columns <= padded; column += tile_columns)
     for (std::int64_t row = 0; row < rows; row += tile_rows)
-      multiply_tile<add, tile_vectors>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
-                                       c + row * c_row + column, c_row);
-  if (column < columns)
+      multiply_tile<add, tile_registers>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
+                                         c + row * c_row + column, c_row);
+  if (column < padded)
     for (std::int64_t row = 0; row < rows; row += tile_rows)
       multiply_tile<add, 1>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
                             c + row * c_row + column, c_row);
@@ -197,6 +198,7 @@ void pack_transposed(const T* from, std::int64_t from_row, std::int64_t rows, st
     for (std::int64_t half = 0; half < panel; half += lanes)
       for (std::int64_t c = 0; c < columns; c += vector_columns) {
         Floats x[16];
+#pragma GCC unroll 16
         for (std::int64_t i = 0; i < lanes; ++i) {
           const std::int64_t r = row + half + i, left = columns - c;
           const T* source = from + r * from_row + c;
@@ -212,6 +214,7 @@ void pack_transposed(const T* from, std::int64_t from_row, std::int64_t rows, st
           }
         }
         transpose(x);
+#pragma GCC unroll 16
         for (std::int64_t i = 0; i < lanes; ++i)
           store_units(to + (c / unit_depth<Unit> + i) * panel + half, x[i]);
       }
