@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <regex>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/file.hpp"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
+#include <memory>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
