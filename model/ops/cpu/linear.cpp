@@ -10,7 +10,26 @@
 namespace muster::cpu {
 namespace {
 
-MatrixView view_of(const TensorView& tensor) { return {tensor.data, tensor.columns()}; }
+MatrixView matrix(const TensorView& tensor) { return {tensor.data, tensor.columns()}; }
+
+// The products, from tensors that may have no memory yet.
+Matmul forward_product(const TensorView& x, const TensorView& w, const MatmulOutput& y) {
+  return {x.dtype(), {x.rows(), w.rows(), x.columns()}, matrix(x), matrix(w).transposed(), y};
+}
+
+Matmul input_gradient_product(const TensorView& dz, const TensorView& w, const TensorView& dx) {
+  const MatmulOutput c{.data = dx.data, .dtype = dx.dtype(), .stride = dx.columns()};
+  return {dz.dtype(), {dz.rows(), w.columns(), dz.columns()}, matrix(dz), matrix(w), c};
+}
+
+Matmul weight_gradient_product(const TensorView& dz, const TensorView& x, const TensorView& dw,
+                               bool accumulate) {
+  const MatmulOutput c{
+      .data = dw.data, .dtype = DType::f32, .stride = dw.columns(), .accumulate = accumulate};
+  return {dz.dtype(), {dz.columns(), x.columns(), dz.rows()}, matrix(dz).transposed(), matrix(x), c};
+}
+
+TensorView unplaced(const TensorType& type) { return {nullptr, &type}; }
 
 // (+)= the sums of dz's columns: rows in blocks of 128, blocks in order.
 template <class T>
@@ -34,41 +53,38 @@ void bias_gradient(const TensorView& dz, float* dbias, bool accumulate) {
 
 }  // namespace
 
-std::uint64_t linear_workspace(const Op&, Types inputs, Types, int threads) {
-  return matmul_workspace(inputs[0].dtype, {inputs[0].rows(), inputs[1].rows(), inputs[0].columns()},
-                          threads);
+std::uint64_t linear_workspace(const Op&, Types inputs, Types outputs, int threads) {
+  const MatmulOutput y{.dtype = outputs[0].dtype, .stride = outputs[0].columns()};
+  return matmul_workspace(forward_product(unplaced(inputs[0]), unplaced(inputs[1]), y), threads);
 }
 
 void linear(const Op& op, const KernelArgs& args) {
   const TensorView &x = args.inputs[0], &w = args.inputs[1], &y = args.outputs[0];
-  MatmulOutput c{y.data, y.dtype(), y.columns()};
+  MatmulOutput c{.data = y.data, .dtype = y.dtype(), .stride = y.columns()};
   if (args.inputs.size() > 2 && args.inputs[2]) c.bias = args.inputs[2].as<float>();
   c.gelu = static_cast<const Linear&>(op).activation() == Activation::gelu;
   if (args.outputs.size() > 1) c.before_gelu = args.outputs[1].data;
-  matmul(x.dtype(), {x.rows(), w.rows(), x.columns()}, view_of(x), view_of(w).transposed(), c,
-         args.workspace);
+  matmul(forward_product(x, w, c), args.workspace);
 }
 
-std::uint64_t linear_input_gradient_workspace(const Op&, Types inputs, Types, int threads) {
-  return matmul_workspace(inputs[0].dtype, {inputs[0].rows(), inputs[1].columns(), inputs[0].columns()},
-                          threads);
+std::uint64_t linear_input_gradient_workspace(const Op&, Types inputs, Types outputs, int threads) {
+  return matmul_workspace(
+      input_gradient_product(unplaced(inputs[0]), unplaced(inputs[1]), unplaced(outputs[0])), threads);
 }
 
 void linear_input_gradient(const Op&, const KernelArgs& args) {
-  const TensorView &dz = args.inputs[0], &w = args.inputs[1], &dx = args.outputs[0];
-  matmul(dz.dtype(), {dz.rows(), w.columns(), dz.columns()}, view_of(dz), view_of(w),
-         {dx.data, dx.dtype(), dx.columns()}, args.workspace);
+  matmul(input_gradient_product(args.inputs[0], args.inputs[1], args.outputs[0]), args.workspace);
 }
 
-std::uint64_t linear_weight_gradient_workspace(const Op&, Types inputs, Types, int threads) {
-  return matmul_workspace(inputs[0].dtype, {inputs[0].columns(), inputs[1].columns(), inputs[0].rows()},
-                          threads);
+std::uint64_t linear_weight_gradient_workspace(const Op&, Types inputs, Types outputs, int threads) {
+  return matmul_workspace(
+      weight_gradient_product(unplaced(inputs[0]), unplaced(inputs[1]), unplaced(outputs[0]), false),
+      threads);
 }
 
 void linear_weight_gradient(const Op&, const KernelArgs& args) {
-  const TensorView &dz = args.inputs[0], &x = args.inputs[1], &dw = args.outputs[0];
-  matmul(dz.dtype(), {dz.columns(), x.columns(), dz.rows()}, view_of(dz).transposed(), view_of(x),
-         {dw.data, DType::f32, dw.columns(), args.accumulate}, args.workspace);
+  const TensorView& dz = args.inputs[0];
+  matmul(weight_gradient_product(dz, args.inputs[1], args.outputs[0], args.accumulate), args.workspace);
   if (args.outputs.size() < 2) return;
   float* const dbias = args.outputs[1].as<float>();
   if (dz.dtype() == DType::bf16)

@@ -17,22 +17,47 @@ constexpr std::int64_t chunk_rows = 1024;
 
 std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
-// The products of a chunk, and where things lie in the workspace.
+// The three products of a chunk of rows. Pointers may be null while sizes are computed.
+struct Products {
+  Matmul forward, input_gradient, weight_gradient;
+
+  // x and dx start at the chunk.
+  Products(DType type, std::int64_t rows, std::int64_t classes, std::int64_t width, std::int64_t stride,
+           const void* x, const void* w, void* logits, void* dx, float* dw) {
+    const MatrixView chunk{x, width}, table{w, width}, dlogits{logits, stride};
+    forward = {type,
+               {rows, classes, width},
+               chunk,
+               table.transposed(),
+               {.data = logits, .dtype = type, .stride = stride}};
+    input_gradient = {
+        type, {rows, width, classes}, dlogits, table, {.data = dx, .dtype = type, .stride = width}};
+    weight_gradient = {
+        type, {classes, width, rows}, dlogits.transposed(), chunk, {.data = dw, .stride = width}};
+  }
+};
+
+// Where things lie in the workspace.
 struct Layout {
-  std::int64_t rows, classes, width, stride;  // stride of the logits' rows, no multiple of a page
-  std::uint64_t losses, logits, products, bytes;
+  std::int64_t rows, stride;  // of the logits of a chunk; the stride is no multiple of a page
+  std::uint64_t losses = 0, logits, products, bytes;
 
   Layout(const LinearCrossEntropy& op, const TensorType& x, int threads)
-      : rows(std::min(x.rows(), chunk_rows)), classes(op.classes()), width(x.columns()) {
-    stride = (classes + 31) / 32 * 32;
+      : rows(std::min(x.rows(), chunk_rows)) {
+    stride = (op.classes() + 31) / 32 * 32;
     if (stride % 512 == 0) stride += 32;
-    losses = 0;
     logits = whole_pages(static_cast<std::uint64_t>(x.rows()) * sizeof(double));
     products = logits + whole_pages(static_cast<std::uint64_t>(rows * stride) * size_of(x.dtype));
-    std::uint64_t largest = matmul_workspace(x.dtype, {rows, classes, width}, threads);
-    if (op.training()) {
-      largest = std::max(largest, matmul_workspace(x.dtype, {rows, width, classes}, threads));
-      largest = std::max(largest, matmul_workspace(x.dtype, {classes, width, rows}, threads));
+    std::uint64_t largest = 0;
+    // The last chunk may be shorter, and a shorter one may ask for more.
+    for (const std::int64_t count : {rows, x.rows() % rows}) {
+      if (count == 0) continue;
+      const Products all(x.dtype, count, op.classes(), x.columns(), stride, nullptr, nullptr, nullptr,
+                         nullptr, nullptr);
+      largest = std::max(largest, matmul_workspace(all.forward, threads));
+      if (!op.training()) continue;
+      largest = std::max({largest, matmul_workspace(all.input_gradient, threads),
+                          matmul_workspace(all.weight_gradient, threads)});
     }
     bytes = products + largest;
   }
@@ -89,18 +114,17 @@ void run(const LinearCrossEntropy& op, const KernelArgs& args) {
   const Layout layout(op, *x.type, thread_count());
   auto* const losses = reinterpret_cast<double*>(args.workspace + layout.losses);
   T* const logits = reinterpret_cast<T*>(args.workspace + layout.logits);
-  std::byte* const products = args.workspace + layout.products;
-  const std::int64_t n = x.rows(), width = layout.width, classes = layout.classes;
+  const std::int64_t n = x.rows(), width = x.columns(), classes = op.classes();
   const bool training = op.training();
+  T* const dx = training ? args.outputs[1].as<T>() : nullptr;
   float* const dw = training && args.outputs.size() > 2 ? args.outputs[2].as<float>() : nullptr;
-  const MatrixView table{w.data, width};
   for (std::int64_t row = 0; row < n; ++row) check(targets[row] < classes, "a target is one of the classes");
 
   for (std::int64_t begin = 0; begin < n; begin += layout.rows) {
     const std::int64_t rows = std::min(layout.rows, n - begin);
-    const MatrixView chunk{x.as<T>() + begin * width, width}, dlogits{logits, layout.stride};
-    matmul(x.dtype(), {rows, classes, width}, chunk, table.transposed(), {logits, x.dtype(), layout.stride},
-           products);
+    Products products(x.dtype(), rows, classes, width, layout.stride, x.as<T>() + begin * width, w.data,
+                      logits, training ? dx + begin * width : nullptr, dw);
+    matmul(products.forward, args.workspace + layout.products);
     parallel_tasks(rows, [&](std::int64_t row, int) {
       T* const line = logits + row * layout.stride;
       const std::int32_t target = targets[begin + row];
@@ -108,11 +132,9 @@ void run(const LinearCrossEntropy& op, const KernelArgs& args) {
       if (target < 0) std::fill_n(line, classes, T{});
     });
     if (!training) continue;
-    matmul(x.dtype(), {rows, width, classes}, dlogits, table,
-           {args.outputs[1].as<T>() + begin * width, x.dtype(), width}, products);
-    if (dw)
-      matmul(x.dtype(), {classes, width, rows}, dlogits.transposed(), chunk,
-             {dw, DType::f32, width, args.accumulate || begin > 0}, products);
+    matmul(products.input_gradient, args.workspace + layout.products);
+    products.weight_gradient.c.accumulate = args.accumulate || begin > 0;
+    if (dw) matmul(products.weight_gradient, args.workspace + layout.products);
   }
   if (dw && !args.accumulate) std::fill(dw + classes * width, dw + w.rows() * width, 0.0f);
   double loss = 0;

@@ -1,10 +1,12 @@
 #include "model/ops/cpu/matmul.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "model/ops/cpu/matmul_kernel.hpp"
+#include "model/ops/cpu/matmul_onednn.hpp"
 #include "model/ops/cpu/matmul_pack.hpp"
 #include "model/ops/cpu/vector.hpp"
 
@@ -87,6 +89,9 @@ struct Multiplication {
   MatrixView a, b;
   MatmulOutput c;
   Tile tile;
+
+  Multiplication(const Matmul& product, const Tile& tiles)
+      : shape(product.shape), a(product.a), b(product.b), c(product.c), tile(tiles) {}
 
   static constexpr std::int64_t block_depth = block_units * unit_depth<T>;
 
@@ -175,38 +180,130 @@ void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, bool first
     std::copy_n(sums + i * panel_columns, n_count, to + i * c.stride);
 }
 
+// The tiles of C as tasks; those that follow each other share the smaller matrix's part.
+class Tiling {
+ public:
+  Tiling(const MatmulShape& shape, const Tile& tile)
+      : tile_(tile),
+        m_tiles_(divide_up(shape.m, tile.m)),
+        n_tiles_(divide_up(shape.n, tile.n)),
+        n_first_(shape.m > shape.n) {}
+  std::int64_t tasks() const { return m_tiles_ * n_tiles_; }
+  std::int64_t m(std::int64_t task) const { return (n_first_ ? task / n_tiles_ : task % m_tiles_) * tile_.m; }
+  std::int64_t n(std::int64_t task) const { return (n_first_ ? task % n_tiles_ : task / m_tiles_) * tile_.n; }
+
+ private:
+  Tile tile_;
+  std::int64_t m_tiles_, n_tiles_;
+  bool n_first_;
+};
+
 template <class T>
-void multiply(const MatmulShape& shape, const MatrixView& a, const MatrixView& b, const MatmulOutput& c,
-              std::byte* workspace) {
-  const Multiplication<T> multiplication{shape, a, b, c, tile_of(shape, thread_count())};
-  const Tile& tile = multiplication.tile;
-  const std::uint64_t scratch = Scratch(tile, units_of<T>(shape.k)).bytes;
-  const std::int64_t m_tiles = divide_up(shape.m, tile.m), n_tiles = divide_up(shape.n, tile.n);
-  // Tiles that follow each other share the smaller matrix's part.
-  const auto m_of = [&](std::int64_t task) {
-    return (shape.m > shape.n ? task / n_tiles : task % m_tiles) * tile.m;
-  };
-  const auto n_of = [&](std::int64_t task) {
-    return (shape.m > shape.n ? task % n_tiles : task / m_tiles) * tile.n;
-  };
-  parallel_tasks(m_tiles * n_tiles, [&](std::int64_t task, int thread) {
-    multiplication.compute_tile(m_of(task), n_of(task),
+void multiply(const Matmul& product, std::byte* workspace) {
+  const Multiplication<T> multiplication(product, tile_of(product.shape, thread_count()));
+  const Tiling tiling(product.shape, multiplication.tile);
+  const std::uint64_t scratch = Scratch(multiplication.tile, units_of<T>(product.shape.k)).bytes;
+  parallel_tasks(tiling.tasks(), [&](std::int64_t task, int thread) {
+    multiplication.compute_tile(tiling.m(task), tiling.n(task),
                                 workspace + static_cast<std::uint64_t>(thread) * scratch);
   });
 }
 
+// The same by oneDNN: each tile into C or, when something is done to the sums, into scratch first.
+class OneDnnMultiplication {
+ public:
+  explicit OneDnnMultiplication(const Matmul& product)
+      : product_(product), tile_(tile_of(product.shape, as_if_threads)) {
+    // Whole tiles, and those at the edges.
+    const auto& [m, n, k] = product.shape;
+    const std::int64_t stride = formed_in_place(product.c) ? product.c.stride : tile_.n;
+    for (const bool m_edge : {false, true})
+      for (const bool n_edge : {false, true}) {
+        const MatmulShape extent{m_edge ? m % tile_.m : std::min(m, tile_.m),
+                                 n_edge ? n % tile_.n : std::min(n, tile_.n), k};
+        if (extent.m == 0 || extent.n == 0) continue;
+        auto& tile = tiles_[m_edge][n_edge];
+        tile.emplace(product.type, extent, product.a, product.b, stride, product.c.accumulate);
+        scratchpad_ = std::max(scratchpad_, (tile->scratchpad_bytes() + 63) / 64 * 64);
+      }
+  }
+
+  std::uint64_t scratch_bytes() const {
+    return scratchpad_ + static_cast<std::uint64_t>(tile_.m * tile_.n) * sizeof(float);
+  }
+
+  void run(std::byte* workspace) const {
+    const Tiling tiling(product_.shape, tile_);
+    parallel_tasks(tiling.tasks(), [&](std::int64_t task, int thread) {
+      compute_tile(tiling.m(task), tiling.n(task),
+                   workspace + static_cast<std::uint64_t>(thread) * scratch_bytes());
+    });
+  }
+
+ private:
+  static constexpr int as_if_threads =
+      8;  // the tiles decide the bits, so the threads may not decide the tiles
+
+  void compute_tile(std::int64_t m0, std::int64_t n0, std::byte* scratch) const {
+    const auto& [type, shape, a, b, c] = product_;
+    const auto bytes = static_cast<std::int64_t>(size_of(type));
+    const void* const a_rows = static_cast<const std::byte*>(a.data) + m0 * a.row_stride * bytes;
+    const void* const b_columns = static_cast<const std::byte*>(b.data) + n0 * b.column_stride * bytes;
+    const std::int64_t m_count = std::min(tile_.m, shape.m - m0), n_count = std::min(tile_.n, shape.n - n0);
+    const bool m_edge = m0 > 0 && m_count<tile_.m, n_edge = n0> 0 && n_count < tile_.n;
+    const OneDnnProduct& tile = *tiles_[m_edge][n_edge];
+    if (formed_in_place(c))
+      return tile.run(a_rows, b_columns, static_cast<float*>(c.data) + m0 * c.stride + n0, scratch);
+    float* const sums = reinterpret_cast<float*>(scratch + scratchpad_);
+    tile.run(a_rows, b_columns, sums, scratch);
+    for (std::int64_t i = 0; i < m_count; ++i)
+      type == DType::bf16 ? finish<bf16>(sums + i * tile_.n, m0 + i, n0, n_count, c)
+                          : finish<float>(sums + i * tile_.n, m0 + i, n0, n_count, c);
+  }
+
+  Matmul product_;
+  Tile tile_;
+  std::optional<OneDnnProduct> tiles_[2][2];  // [m_edge][n_edge]
+  std::uint64_t scratchpad_ = 0;
+};
+
 }  // namespace
 
-std::uint64_t matmul_workspace(DType type, const MatmulShape& shape, int threads) {
-  const std::int64_t units = type == DType::bf16 ? units_of<bf16>(shape.k) : units_of<float>(shape.k);
-  return static_cast<std::uint64_t>(threads) * Scratch(tile_of(shape, threads), units).bytes;
+MatmulEngine engine_for(DType type) {
+#if defined(__AMX_BF16__) && defined(_OPENMP)
+  return type == DType::bf16 ? MatmulEngine::onednn : MatmulEngine::own;
+#else
+  static_cast<void>(type);
+  return MatmulEngine::own;
+#endif
 }
 
-void matmul(DType type, const MatmulShape& shape, const MatrixView& a, const MatrixView& b,
-            const MatmulOutput& c, std::byte* workspace) {
-  check(formed_in_place(c) || (c.dtype == type && !c.accumulate), "only plain f32 sums accumulate");
-  type == DType::bf16 ? multiply<bf16>(shape, a, b, c, workspace)
-                      : multiply<float>(shape, a, b, c, workspace);
+std::uint64_t matmul_workspace(const Matmul& product, int threads, MatmulEngine engine) {
+  const auto per_thread = [&] {
+    if (engine == MatmulEngine::own) {
+      const std::int64_t k = product.shape.k;
+      const std::int64_t units = product.type == DType::bf16 ? units_of<bf16>(k) : units_of<float>(k);
+      return Scratch(tile_of(product.shape, threads), units).bytes;
+    }
+    Matmul either = product;
+    either.c.accumulate = false;
+    const std::uint64_t fresh = OneDnnMultiplication(either).scratch_bytes();
+    if (!formed_in_place(either.c)) return fresh;
+    either.c.accumulate = true;
+    return std::max(fresh, OneDnnMultiplication(either).scratch_bytes());
+  };
+  return static_cast<std::uint64_t>(threads) * per_thread();
+}
+
+void matmul(const Matmul& product, std::byte* workspace, MatmulEngine engine) {
+  const MatmulOutput& c = product.c;
+  check(formed_in_place(c) || (c.dtype == product.type && !c.accumulate), "only plain f32 sums accumulate");
+  if (engine == MatmulEngine::onednn)
+    OneDnnMultiplication(product).run(workspace);
+  else if (product.type == DType::bf16)
+    multiply<bf16>(product, workspace);
+  else
+    multiply<float>(product, workspace);
 }
 
 }  // namespace muster::cpu

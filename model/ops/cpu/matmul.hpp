@@ -1,9 +1,11 @@
 // The matrix product under every linear layer: C[m, n] = sum over k of A[m, k] B[k, n], f32 or bf16 in, sums
 // in f32.
 //
-// Every element of C is one chain of sums over k in increasing order, whatever the tiles, the threads and the
-// other rows, so its bits depend on nothing but its own row of A and column of B. (Where oneDNN computes a
-// tile, matmul_onednn.cpp, they depend on the shape as well.)
+// Two engines compute tiles of C, each tile on one thread. Our own kernels (AVX-512, or what the compiler
+// makes of them) sum an element over blocks of k that are fixed by the type alone, each in increasing order:
+// its bits depend on nothing but its own row of A and column of B. oneDNN is faster where the processor has
+// AMX; there the bits depend on the shape as well, which fixes the tiles. Neither depends on the number of
+// threads.
 #pragma once
 
 #include <cstddef>
@@ -38,9 +40,28 @@ struct MatmulShape {
   std::int64_t m = 0, n = 0, k = 0;
 };
 
-// A and B have the type `type`; the workspace is aligned to 64 bytes and of matmul_workspace's size.
-void matmul(DType type, const MatmulShape& shape, const MatrixView& a, const MatrixView& b,
-            const MatmulOutput& c, std::byte* workspace);
-std::uint64_t matmul_workspace(DType type, const MatmulShape& shape, int threads);
+// C = A B. A and B have the type `type`.
+struct Matmul {
+  DType type = DType::f32;
+  MatmulShape shape;
+  MatrixView a, b;
+  MatmulOutput c;
+};
+
+enum class MatmulEngine : std::uint8_t { own, onednn };
+// The faster one of this build.
+MatmulEngine engine_for(DType type);
+
+// The workspace is aligned to 64 bytes and of matmul_workspace's size for thread_count() threads. Sizes are
+// known before there is memory: matmul_workspace reads neither pointers nor c.accumulate.
+void matmul(const Matmul& product, std::byte* workspace, MatmulEngine engine);
+std::uint64_t matmul_workspace(const Matmul& product, int threads, MatmulEngine engine);
+
+inline void matmul(const Matmul& product, std::byte* workspace) {
+  matmul(product, workspace, engine_for(product.type));
+}
+inline std::uint64_t matmul_workspace(const Matmul& product, int threads) {
+  return matmul_workspace(product, threads, engine_for(product.type));
+}
 
 }  // namespace muster::cpu
