@@ -1,6 +1,7 @@
 #include "trainer/run/run_data.hpp"
 
 #include "core/error.hpp"
+#include "core/hash.hpp"
 #include "data/prefetch.hpp"
 #include "trainer/plan/run_plan.hpp"
 
@@ -13,6 +14,18 @@ RunData::RunData(Config& config) {
   for (const DataSource& source : config.data.sources())
     datasets_.push_back(std::make_unique<Dataset>(source.path, config.data.verify));
   if (config.model.vocabulary == 0) config.model.vocabulary = info().vocabulary;
+}
+
+std::vector<SourceIdentity> RunData::identities(const Config& config) const {
+  std::vector<SourceIdentity> all;
+  for (std::size_t i = 0; i < datasets_.size(); ++i) {
+    const DatasetInfo& dataset = datasets_[i]->info();
+    std::vector<std::uint64_t> hashes = {dataset.tokenizer_hash};
+    for (const ShardInfo& shard : dataset.train.shards) hashes.push_back(shard.hash);
+    const DataSource source = config.data.sources()[i];
+    all.push_back({source.path, source.weight, hex(hash_bytes(std::as_bytes(std::span(hashes))))});
+  }
+  return all;
 }
 
 bool RunData::has_validation(const Config& config) const {

@@ -13,6 +13,14 @@
 
 namespace muster {
 
+// What tells a source of data apart from any other, wherever its folder lies: its content and its share of
+// the mix.
+struct SourceIdentity {
+  std::string path;
+  double weight = 1;
+  std::string content;  // hash over the tokenizer's and the training shards' hashes
+};
+
 class RunData {
  public:
   // Opens the datasets of `config` and fills in model.vocabulary if it is 0. Throws UserError when they do
@@ -21,6 +29,7 @@ class RunData {
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
   const Tokenizer& tokenizer() const { return datasets_.front()->tokenizer(); }
+  std::vector<SourceIdentity> identities(const Config& config) const;
   // Whether the first source holds out text enough for an evaluation.
   bool has_validation(const Config& config) const;
 

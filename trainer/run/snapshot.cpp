@@ -10,8 +10,8 @@ namespace muster {
 
 std::string to_json(const RunState& state, const Config& config) {
   nlohmann::ordered_json data = nlohmann::ordered_json::array();
-  for (const DataSource& source : config.data.sources())
-    data.push_back({{"path", source.path}, {"weight", source.weight}});
+  for (const SourceIdentity& source : state.sources)
+    data.push_back({{"path", source.path}, {"weight", source.weight}, {"content", source.content}});
   const nlohmann::ordered_json json = {
       {"samples", state.progress.step * config.train.batch},
       {"step", state.progress.step},
@@ -37,6 +37,9 @@ RunState run_state_from(const std::string& json, const std::string& path) {
     state.config = parsed.at("config").get<std::string>();
     state.tokenizer = parsed.at("tokenizer").get<std::string>();
     state.fingerprint = parsed.at("fingerprint").get<std::string>();
+    for (const auto& source : parsed.at("data"))
+      state.sources.push_back({source.at("path").get<std::string>(), source.at("weight").get<double>(),
+                               source.at("content").get<std::string>()});
     return state;
   } catch (const nlohmann::json::exception& error) {
     throw UserError("{}: its manifest does not tell the state of a run ({}); use another checkpoint", path,

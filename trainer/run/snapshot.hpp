@@ -11,6 +11,7 @@
 #include "trainer/checkpoint/rank_file.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/run/run_data.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/training_step.hpp"
 
@@ -22,6 +23,7 @@ struct RunState {
   std::string config;       // the resolved configuration, TOML
   std::string tokenizer;    // its description, whole
   std::string fingerprint;  // what the bits depend on beside the configuration
+  std::vector<SourceIdentity> sources;
 };
 std::string to_json(const RunState& state, const Config& config);
 // Throws UserError naming `path` when the text is not what to_json writes.

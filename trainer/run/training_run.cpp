@@ -1,5 +1,6 @@
 #include "trainer/run/training_run.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <fmt/format.h>
@@ -44,6 +45,21 @@ std::string host_name() {
   return name.data();
 }
 
+// The order of samples hangs on the sources and their weights; where their folders lie does not matter.
+void refuse_other_data(const std::vector<SourceIdentity>& before, const std::vector<SourceIdentity>& now,
+                       const std::string& checkpoint) {
+  if (before.size() != now.size())
+    throw UserError(
+        "{} was trained on {} sources of data, the configuration names {}: keep data.source as it was",
+        checkpoint, before.size(), now.size());
+  for (std::size_t i = 0; i < now.size(); ++i)
+    if (now[i].content != before[i].content || now[i].weight != before[i].weight)
+      throw UserError(
+          "{} is not the data, or has not the weight, that {} was trained on ({}, weight {}): keep data.path "
+          "and data.source as they were, or start a new run in another run.dir",
+          now[i].path, checkpoint, before[i].path, before[i].weight);
+}
+
 class TrainingRun {
  public:
   TrainingRun(Config config, const RunHost& host);
@@ -55,6 +71,7 @@ class TrainingRun {
   void start_or_resume();
   bool resume();
   void check_promises() const;
+  void check_sent(std::uint64_t bytes);
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
   void evaluate();
@@ -86,6 +103,7 @@ class TrainingRun {
   std::optional<MetricsFile> metrics_;
   TimeLeft time_left_;
   std::int64_t skipped_ = 0;
+  std::uint64_t most_sent_ = 0;  // in one step
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
   std::optional<double> fresh_eval_loss_;
@@ -155,6 +173,14 @@ void TrainingRun::check_promises() const {
   }
 }
 
+// And of every byte that is sent.
+void TrainingRun::check_sent(std::uint64_t bytes) {
+  most_sent_ = std::max(most_sent_, bytes);
+  if (bytes > plan_.bytes_sent_per_step)
+    throw Defect(fmt::format("rank {} sent {} bytes in step {}, the plan says {}", comm_.rank(), bytes,
+                             progress_.step, plan_.bytes_sent_per_step));
+}
+
 void TrainingRun::start_or_resume() {
   if (!resume()) {
     state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
@@ -177,13 +203,15 @@ bool TrainingRun::resume() {
   const std::optional<std::int64_t> newest = newest_complete(comm_, folder_.checkpoints(), Trust::full, warn);
   if (!newest) return false;
   agree(comm_, "loading the checkpoint", [&] {
-    const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest));
+    const Checkpoint checkpoint =
+        Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest), Trust::sizes);
     const RunState saved = run_state_from(checkpoint.state(), checkpoint.path());
     const Config before = parse_config(saved.config, checkpoint.path());
     refuse_fixed_changes(before, config_);
     if (saved.tokenizer != data_.info().tokenizer)
       throw UserError("{} was trained with another tokenizer than that of {}: give the run its own data",
                       checkpoint.path(), config_.data.sources().front().path);
+    refuse_other_data(saved.sources, data_.identities(config_), checkpoint.path());
     load(checkpoint, plan_, state_);
     progress_ = saved.progress;
     saved_step_ = progress_.step;
@@ -209,7 +237,9 @@ RunResult TrainingRun::run() {
     if (progress_.step + 1 < config_.train.steps) step_.request(prefetch_, progress_.step + 1);
     const double lr =
         learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, progress_.step + 1);
+    const std::uint64_t sent_before = comm_.bytes_sent();
     const StepResult step = step_.run(prefetch_, progress_, lr, host_.stop_requested() || time_is_up());
+    check_sent(comm_.bytes_sent() - sent_before);
     const double step_seconds = seconds_since(start);
     const bool last = progress_.step == config_.train.steps;
     if (config_.eval.every > 0 && (last || progress_.step % config_.eval.every == 0)) evaluate();
@@ -219,6 +249,8 @@ RunResult TrainingRun::run() {
         (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
       save();
   }
+  if (comm_.size() > 1)
+    log_->info("sent at most {} bytes in a step, planned {}", most_sent_, plan_.bytes_sent_per_step);
   if (rank_0()) {
     if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
     log_->info("{} after step {} of {}; memory: planned {} + runtime {}, resident {}",
@@ -269,14 +301,18 @@ void TrainingRun::save() {
   request.folder = folder_.checkpoints();
   request.step = progress_.step;
   request.attempt = attempt_.number();
-  request.state = to_json({progress_, to_toml(config_), data_.info().tokenizer, fingerprint_}, config_);
+  request.state =
+      to_json({progress_, to_toml(config_), data_.info().tokenizer, fingerprint_, data_.identities(config_)},
+              config_);
   request.still_current = [&] { return attempt_.still_current(); };
   const Clock::time_point start = Clock::now();
   const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_));
   saved_step_ = progress_.step;
-  if (!rank_0()) return;
-  log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
-  keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number());
+  agree(comm_, "removing old checkpoints", [&] {
+    if (!rank_0()) return;
+    log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
+    keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number());
+  });
 }
 
 }  // namespace
