@@ -98,13 +98,8 @@ struct Tensors {
 
 template <class T>
 void store_scaled(const float* from, float factor, std::int64_t columns, T* to) {
-  for (std::int64_t c = 0; c < columns; c += lanes) {
-    const Floats v = load(from + c) * factor;
-    if (c + lanes <= columns)
-      store(to + c, v);
-    else
-      store_part(to + c, v, columns - c);
-  }
+  for (std::int64_t c = 0; c < columns; c += lanes)
+    store_columns(to + c, load(from + c) * factor, columns - c);
 }
 
 // Gradients of keys and values from a task's sums, or from the partial sums of several tasks, `apart` floats
@@ -120,10 +115,7 @@ void write_keys(const float* sums, std::int64_t parts, std::int64_t apart, std::
     for (std::int64_t c = 0; c < head_size; c += lanes) {
       Floats total = load(sums + r * stride + c);
       for (std::int64_t p = 1; p < parts; ++p) total += load(sums + p * apart + r * stride + c);
-      alignas(64) float sum[lanes];
-      store(sum, total);
-      store_scaled(sum, is_key ? scale : 1, std::min(lanes, head_size - c),
-                   (is_key ? dk : dv) + key * row + c);
+      store_columns((is_key ? dk : dv) + key * row + c, total * (is_key ? scale : 1), head_size - c);
     }
   }
 }

@@ -133,6 +133,14 @@ MUSTER_INLINE Floats load_columns(const T* from, std::int64_t count) {
   return count >= lanes ? load(from) : load_part(from, count > 0 ? count : 0);
 }
 
+template <class T>
+MUSTER_INLINE void store_columns(T* to, Floats v, std::int64_t count) {
+  if (count >= lanes)
+    store(to, v);
+  else
+    store_part(to, v, count);
+}
+
 // Rows of a head as they lie, to be an operand A whose depth are the columns: to[row][column], with zeros
 // behind the columns and in the rows [rows, padded_rows).
 template <class T>
