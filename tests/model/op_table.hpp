@@ -2,6 +2,7 @@
 // tolerances. op_table_test.cpp holds every kernel to every row; op_rows_*.cpp write the rows, a family each.
 #pragma once
 
+#include <fmt/format.h>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -59,8 +60,9 @@ inline TensorType absent() { return {}; }
 
 inline std::string describe(const Row& row) {
   std::string text(row.op->name());
-  for (const TensorType& type : row.inputs) text += type.shape.empty() ? " -" : " " + to_string(type);
-  return text + " " + row.what;
+  for (const TensorType& type : row.inputs)
+    text += fmt::format(" {}", type.shape.empty() ? "-" : to_string(type));
+  return fmt::format("{} {}", text, row.what);
 }
 
 std::vector<Row> norm_rows();

@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 #include <set>
 
+#include "model/ops/activation.hpp"
+#include "model/ops/addition.hpp"
+#include "model/ops/norm.hpp"
+
 namespace muster::testing {
 namespace {
 
@@ -89,7 +93,7 @@ TEST_P(OpTable, agrees_with_double_precision) {
     ASSERT_EQ(want.size(), got.size());
     ASSERT_EQ(row.roundings.size(), got.size());
     for (std::size_t i = 0; i < got.size(); ++i) {
-      SCOPED_TRACE("output " + std::to_string(i));
+      SCOPED_TRACE(fmt::format("output {}", i));
       expect_close(got[i], want[i], row.roundings[i]);
     }
   });
@@ -102,7 +106,7 @@ TEST_P(OpTable, computes_the_derivatives_of_the_forward_op) {
     Tensors variables = row.differences->variables;
     for (std::size_t i = 0; i < variables.size(); ++i) {
       if (variables[i].empty()) continue;
-      SCOPED_TRACE("output " + std::to_string(i));
+      SCOPED_TRACE(fmt::format("output {}", i));
       const Values at = variables[i];
       const Values want = reference::differences(
           [&](const Values& x) {
@@ -146,7 +150,7 @@ TEST_P(OpTable, accumulates_onto_what_was_there) {
     if (!accumulates) return;
     const std::vector<TestTensor> zero = run(row, onto_zero), sum = run(row, onto_start);
     for (std::size_t i = 0; i < fresh.size(); ++i) {
-      SCOPED_TRACE("output " + std::to_string(i));
+      SCOPED_TRACE(fmt::format("output {}", i));
       Values want = fresh[i].values();
       if (row.op->accumulates(static_cast<int>(i))) {
         // Zeros may differ in their sign only.
@@ -174,6 +178,38 @@ TEST_P(OpTable, gives_the_same_bits_in_place) {
         EXPECT_TRUE(in_place[k].same_bits(apart[k])) << "output " << k << " with output " << i << " in place";
     }
   });
+}
+
+// An element at the end of a row is computed with a part of a vector, one before it with a whole one.
+TEST(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {
+  constexpr std::int64_t width = 16 + 16 + 11;
+  const Values pattern = reference::random_values(16, 1, 2);
+  Values repeated;
+  for (std::int64_t i = 0; i < width; ++i) repeated.push_back(pattern[static_cast<std::size_t>(i % 16)]);
+  Values twice = repeated;
+  twice.insert(twice.end(), repeated.begin(), repeated.end());
+  const Values statistics = {0.25, 1.5};
+
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const TensorType one = matrix(1, width, type), two = matrix(1, 2 * width, type);
+    const auto expect_repeated = [&](const Op& op, std::vector<TestTensor> inputs) {
+      for (const TestTensor& output : run_op(op, inputs)) {
+        const Values y = output.values();
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          if (i % width < 16) continue;
+          EXPECT_EQ(y[i], y[i - 16]) << op.name() << " " << name_of(type) << " " << i;
+        }
+      }
+    };
+    expect_repeated(Addition(), {TestTensor(one, repeated), TestTensor(one, repeated)});
+    expect_repeated(Gelu(), {TestTensor(one, repeated)});
+    expect_repeated(GeluGradient(), {TestTensor(one, repeated), TestTensor(one, repeated)});
+    expect_repeated(SwiGlu(), {TestTensor(two, twice)});
+    expect_repeated(SwiGluGradient(), {TestTensor(one, repeated), TestTensor(two, twice)});
+    expect_repeated(Renormalize(NormKind::layer, type),
+                    {TestTensor(one, repeated), TestTensor(matrix(1, 2, DType::f32), statistics),
+                     TestTensor(vector(width), repeated), TestTensor(vector(width), repeated)});
+  }
 }
 
 std::vector<std::string_view> names() {

@@ -55,7 +55,7 @@ void swiglu_gradient(const Op&, const KernelArgs& args) {
         for_lanes(0, width, [=](std::int64_t c, auto part) {
           const Floats dy = load(gradient + c, part), g = load(gate + c, part), u = load(up + c, part);
           const Floats s = sigmoid(g);
-          store(d_gate + c, dy * u * s * (1.0f + g * (1.0f - s)), part);
+          store(d_gate + c, dy * u * s * fma(g, 1.0f - s, broadcast(1.0f)), part);
           store(d_up + c, dy * g * s, part);
         });
       }

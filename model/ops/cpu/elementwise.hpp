@@ -13,7 +13,8 @@
 namespace muster::cpu {
 
 // The lanes of a vector that are in use: all, known to the compiler, or the first few. An element's bits are
-// the same with both.
+// the same with both, if products that meet a sum are written as fma: left to itself, gcc fuses them in one
+// of the two and not in the other.
 struct WholeVector {};
 struct PartOfVector {
   std::int64_t count;

@@ -28,8 +28,8 @@ void normalize_row(const S* s, float mean, float rstd, const float* weight, cons
                    std::int64_t columns) {
   for_lanes(0, columns, [=](std::int64_t c, auto part) {
     const Floats h = (load(s + c, part) - mean) * rstd;
-    const Floats scaled = h * load(weight + c, part);
-    store(y + c, bias ? scaled + load(bias + c, part) : scaled, part);
+    const Floats w = load(weight + c, part);
+    store(y + c, bias ? fma(h, w, load(bias + c, part)) : h * w, part);
   });
 }
 
@@ -83,9 +83,9 @@ struct GradientRow {
     Floats sum_g = Floats{}, sum_gh = Floats{};
     for_lanes(0, columns, [&, this](std::int64_t c, auto part) {
       const Floats d = load(dy + c, part), h = normalized(c, part), g = d * load(weight + c, part);
-      sum_g = sum_g + g;
-      sum_gh = sum_gh + g * h;
-      store(dweight + c, load(dweight + c, part) + d * h, part);
+      sum_g += g;
+      sum_gh = fma(g, h, sum_gh);
+      store(dweight + c, fma(d, h, load(dweight + c, part)), part);
       if (dbias) store(dbias + c, load(dbias + c, part) + d, part);
     });
     const float count = static_cast<float>(columns);
@@ -93,8 +93,8 @@ struct GradientRow {
     const Floats mean_gh = broadcast(sum(sum_gh) / count);
     for_lanes(0, columns, [&, this](std::int64_t c, auto part) {
       const Floats g = load(dy + c, part) * load(weight + c, part);
-      Floats d = rstd * (g - mean_g - normalized(c, part) * mean_gh);
-      if (d_sum) d = d + load(d_sum + c, part);
+      const Floats tangent = fma(-normalized(c, part), mean_gh, g - mean_g);
+      const Floats d = d_sum ? fma(broadcast(rstd), tangent, load(d_sum + c, part)) : rstd * tangent;
       store(ds + c, d, part);
       if (copy) store(copy + c, d, part);
     });
