@@ -270,7 +270,7 @@ class OneDnnMultiplication {
 }  // namespace
 
 MatmulEngine engine_for(DType type) {
-#if defined(__AMX_BF16__) && defined(_OPENMP)
+#if defined(__AMX_BF16__)
   return type == DType::bf16 ? MatmulEngine::onednn : MatmulEngine::own;
 #else
   static_cast<void>(type);

@@ -1,18 +1,19 @@
 #include "model/ops/cpu/matmul_onednn.hpp"
 
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "core/error.hpp"
-#include "core/parallel.hpp"
 
 namespace muster::cpu {
 namespace {
 
-// oneDNN asks OpenMP how many threads it may use, when a primitive is created and when it runs.
+// oneDNN asks OpenMP how many threads the calling thread may use, when a primitive is created and when it
+// runs.
 class SingleThreaded {
  public:
-  SingleThreaded() : before_(thread_count()) { set_thread_count(1); }
-  ~SingleThreaded() { set_thread_count(before_); }
+  SingleThreaded() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~SingleThreaded() { omp_set_num_threads(before_); }
   SingleThreaded(const SingleThreaded&) = delete;
   SingleThreaded& operator=(const SingleThreaded&) = delete;
 
