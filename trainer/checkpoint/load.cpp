@@ -93,4 +93,21 @@ void Checkpoint::read(const std::string& name, std::int64_t begin, std::int64_t 
   }
 }
 
+std::uint64_t Checkpoint::hash() const {
+  constexpr std::int64_t chunk = 1 << 20;
+  std::vector<float> values;
+  Hasher hasher;
+  for (const auto& [name, tensor] : state_->manifest.tensors) {
+    hasher.add(std::as_bytes(std::span(name)));
+    hasher.add(std::as_bytes(std::span(tensor.shape)));
+    const std::int64_t elements = element_count(tensor.shape);
+    for (std::int64_t begin = 0; begin < elements; begin += chunk) {
+      values.resize(static_cast<std::size_t>(std::min(chunk, elements - begin)));
+      read(name, begin, std::min(elements, begin + chunk), values);
+      hasher.add(std::as_bytes(std::span(values)));
+    }
+  }
+  return hasher.value();
+}
+
 }  // namespace muster

@@ -34,6 +34,10 @@ class Checkpoint {
   // Elements [begin, end) of the tensor, from whichever files hold them. One thread at a time.
   void read(const std::string& name, std::int64_t begin, std::int64_t end, std::span<float> values) const;
 
+  // Of all tensors in the order of their names: two checkpoints have the same hash if they hold the same
+  // bits, whichever ranks wrote them.
+  std::uint64_t hash() const;
+
  private:
   struct State;
   explicit Checkpoint(std::unique_ptr<State> state);

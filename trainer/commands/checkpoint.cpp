@@ -4,8 +4,10 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/hash.hpp"
 #include "core/text.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/load.hpp"
 #include "trainer/run_folder.hpp"
 
 namespace muster {
@@ -40,9 +42,11 @@ int checkpoint_verify_command(const std::string& run, std::optional<std::int64_t
     if (!info.finished || (step && info.step != *step)) continue;  // what is being written is nobody's fault
     ++seen;
     const auto found = verify_checkpoint(info.path, Trust::full);
-    fmt::print("{}: {}\n", info.path,
-               found.empty() ? fmt::format("intact, {} in {} files", human_bytes(info.bytes), info.files)
-                             : fmt::format("damaged: {}", fmt::join(found, "; ")));
+    if (found.empty())
+      fmt::print("{}: intact, {} in {} files, values {}\n", info.path, human_bytes(info.bytes), info.files,
+                 hex(Checkpoint::open(info.path, Trust::sizes).hash()));
+    else
+      fmt::print("{}: damaged: {}\n", info.path, fmt::join(found, "; "));
     problems.insert(problems.end(), found.begin(), found.end());
   }
   if (seen == 0 && step)
