@@ -5,6 +5,7 @@
 
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
+#include "trainer/step/leaf_reports.hpp"
 
 namespace muster {
 namespace {
@@ -114,11 +115,12 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
                                      (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
   bytes(MemoryKind::data) = data_bytes;
 
-  // To each owner its piece of my roots; to all others my piece of the parameters and of the blocks of the
-  // norm (and, with sharding 0, of the summed gradients).
+  // To each owner its piece of my roots; to all others the losses of my leaves, my piece of the blocks of the
+  // norm, and that of the parameters (with sharding 0, of the summed gradients).
   const auto others = static_cast<std::uint64_t>(ranks - 1);
-  plan.bytes_sent_per_step = (elements - piece) * 4 * static_cast<std::uint64_t>(my_roots) +
-                             others * piece * 4 + others * piece / flat_block * sizeof(double);
+  plan.bytes_sent_per_step =
+      (elements - piece) * 4 * static_cast<std::uint64_t>(my_roots) +
+      others * (LeafReports::bytes(mine) + piece / flat_block * sizeof(double) + piece * 4);
   return plan;
 }
 

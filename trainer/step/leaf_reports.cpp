@@ -22,14 +22,18 @@ T read_as(const std::byte* bytes) {
 
 }  // namespace
 
+std::uint64_t LeafReports::bytes(LeafRange leaves) {
+  return sizeof(Flags) + static_cast<std::uint64_t>(leaves.end - leaves.begin) * sizeof(Leaf);
+}
+
 LeafReports::LeafReports(const RunPlan& plan) : rank_(plan.rank) {
-  std::size_t bytes = 0;
+  std::size_t end = 0;
   for (const LeafRange& leaves : plan.leaves) {
-    begin_.push_back(bytes);
-    bytes += sizeof(Flags) + static_cast<std::size_t>(leaves.end - leaves.begin) * sizeof(Leaf);
+    begin_.push_back(end);
+    end += bytes(leaves);
   }
-  begin_.push_back(bytes);
-  bytes_.resize(bytes);
+  begin_.push_back(end);
+  bytes_.resize(end);
 }
 
 LeafReports::Summary LeafReports::gather(Communicator& comm, const std::vector<Leaf>& leaves, bool stop,

@@ -26,6 +26,9 @@ class LeafReports {
 
   explicit LeafReports(const RunPlan& plan);
 
+  // What a rank that runs `leaves` tells each other rank.
+  static std::uint64_t bytes(LeafRange leaves);
+
   // `leaves` are this rank's, in order.
   Summary gather(Communicator& comm, const std::vector<Leaf>& leaves, bool stop, bool failed);
 
