@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 
 namespace muster {
 namespace {
@@ -35,6 +36,7 @@ TensorView view_of(const Plan& plan, const Bindings& bindings, ValueId id) {
 }
 
 void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, const StepScalars& scalars) {
+  check(thread_count() <= plan.threads, "no more threads run a plan than it was made for");
   const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
   std::vector<TensorView> inputs, outputs;
   for (const ValueId id : node.inputs) inputs.push_back(view_of(plan, bindings, id));

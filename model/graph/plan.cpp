@@ -91,7 +91,7 @@ ValueId Plan::find(std::string_view name) const {
 
 Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
   FlatSpace space(graph);
-  Plan plan{std::move(graph), std::move(space), {}, {}, 0, 0, 0, 0};
+  Plan plan{std::move(graph), std::move(space), {}, {}, 0, 0, 0, 0, threads};
   const Graph& g = plan.graph;
   const Lifetimes lifetimes(g);
   const Sharing sharing = share_memory(g, lifetimes);

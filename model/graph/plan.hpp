@@ -38,6 +38,7 @@ struct Plan {
   std::uint64_t largest_live_bytes = 0;  // the least that any placement needs
   std::uint64_t state_bytes = 0;
   double matrix_flops = 0;  // forward and backward, without what is computed again
+  int threads = 1;          // at most so many may run it: workspaces are made for them
 
   ValueId find(std::string_view name) const;  // an input, a result or a state; throws Defect
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/memory.hpp"
+#include "core/parallel.hpp"
 #include "core/stream.hpp"
 #include "model/executor.hpp"
 #include "model/families/language_model.hpp"
@@ -35,7 +36,7 @@ class Model {
             language_model_training(
                 reference.model, {sequences, reference.sequence, sequences * reference.starts_per_sequence()},
                 precision, recompute),
-            cpu_kernels(), 2)),
+            cpu_kernels(), thread_count())),
         executor_(plan_),
         arena_(account_, MemoryKind::activations, plan_.arena_bytes),
         master_(account_, MemoryKind::parameters, elements() * sizeof(float)),
