@@ -132,6 +132,8 @@ void pack_panels(const Lines<T>& lines, float* panels) {
         const std::int64_t count = std::clamp<std::int64_t>(lines.count - line, 0, lanes);
         for (std::int64_t unit = first; unit < std::min(units, first + lanes); ++unit) {
           const std::int64_t depth = unit * unit_depth<T>;
+          for (std::int64_t i = 0; i < unit_depth<T>; ++i)
+            __builtin_prefetch(lines.from + (depth + lanes * unit_depth<T> + i) * lines.depth_stride + line);
           store_units<width>(panels, line, unit, units,
                              load_across(lines.from + depth * lines.depth_stride + line, lines.depth_stride,
                                          lines.depth - depth, count));
@@ -142,6 +144,9 @@ void pack_panels(const Lines<T>& lines, float* panels) {
   for (std::int64_t line = 0; line < padded; line += lanes) {
     for (std::int64_t unit = 0; unit < units; unit += lanes) {
       const std::int64_t depth = unit * unit_depth<T>;
+      // 16 streams are more than the processor follows by itself: 3 cache lines ahead.
+      for (std::int64_t i = 0; i < std::min(lanes, lines.count - line); ++i)
+        __builtin_prefetch(lines.from + (line + i) * lines.line_stride + depth + 3 * lanes * unit_depth<T>);
       Floats r[lanes];
       for (std::int64_t i = 0; i < lanes; ++i)
         r[i] = line + i < lines.count
