@@ -30,8 +30,9 @@ std::span<const std::byte> bytes_of(std::span<T> values) {
 
 }  // namespace
 
-AsyncCommunicator::AsyncCommunicator(std::shared_ptr<Progress> progress, std::unique_ptr<Transport> transport,
-                                     MemoryAccount& account, std::function<void()> delay)
+AsyncCommunicator::AsyncCommunicator(std::shared_ptr<ProgressThread> progress,
+                                     std::unique_ptr<Transport> transport, MemoryAccount& account,
+                                     std::function<void()> delay)
     : progress_(std::move(progress)),
       account_(account),
       delay_(std::move(delay)),

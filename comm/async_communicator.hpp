@@ -22,7 +22,7 @@ class AsyncCommunicator final : public Communicator {
   static constexpr std::uint64_t staging_bytes = 256 << 10;
 
   // `delay`: see Channel.
-  AsyncCommunicator(std::shared_ptr<Progress> progress, std::unique_ptr<Transport> transport,
+  AsyncCommunicator(std::shared_ptr<ProgressThread> progress, std::unique_ptr<Transport> transport,
                     MemoryAccount& account, std::function<void()> delay = {});
   // Collectives still under way are given up: their events fail.
   ~AsyncCommunicator() override;
@@ -51,7 +51,7 @@ class AsyncCommunicator final : public Communicator {
   template <class T>
   Event all_reduce_typed(std::span<T> data, ReduceOp op, const std::string& what, const Event& after);
 
-  std::shared_ptr<Progress> progress_;
+  std::shared_ptr<ProgressThread> progress_;
   MemoryAccount& account_;
   std::function<void()> delay_;
   int rank_;

@@ -27,9 +27,9 @@ constexpr auto heartbeat = 10ms;
 
 }  // namespace
 
-Progress::Progress() : thread_([this] { run(); }) {}
+ProgressThread::ProgressThread() : thread_([this] { run(); }) {}
 
-Progress::~Progress() {
+ProgressThread::~ProgressThread() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -38,7 +38,7 @@ Progress::~Progress() {
   thread_.join();
 }
 
-void Progress::post(std::function<void()> job) {
+void ProgressThread::post(std::function<void()> job) {
   {
     const std::lock_guard lock(mutex_);
     jobs_.push_back(std::move(job));
@@ -46,7 +46,7 @@ void Progress::post(std::function<void()> job) {
   changed_.notify_all();
 }
 
-void Progress::call(const std::function<void()>& job) {
+void ProgressThread::call(const std::function<void()>& job) {
   const Event done = Event::pending();
   post([&job, done] {
     std::exception_ptr failure;
@@ -60,11 +60,11 @@ void Progress::call(const std::function<void()>& job) {
   done.wait();
 }
 
-void Progress::add(Progressing& object) { objects_.push_back(&object); }
+void ProgressThread::add(Progressing& object) { objects_.push_back(&object); }
 
-void Progress::remove(Progressing& object) { std::erase(objects_, &object); }
+void ProgressThread::remove(Progressing& object) { std::erase(objects_, &object); }
 
-void Progress::run() {
+void ProgressThread::run() {
   // Without it the system may lengthen each sleep by 50 us. Refused, it costs some latency only.
   prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
   Clock::time_point last_move = Clock::now();

@@ -22,11 +22,11 @@ class Progressing {
   virtual bool idle() const = 0;
 };
 
-class Progress {
+class ProgressThread {
  public:
-  Progress();
+  ProgressThread();
   // All Progressing objects have been removed before.
-  ~Progress();
+  ~ProgressThread();
 
   // Runs `job` on the progress thread, after all jobs posted before. It must not throw.
   void post(std::function<void()> job);

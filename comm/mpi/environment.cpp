@@ -27,7 +27,8 @@ MpiEnvironment::~MpiEnvironment() {
 }
 
 std::unique_ptr<Communicator> MpiEnvironment::world(MemoryAccount& account) {
-  return std::make_unique<AsyncCommunicator>(std::make_shared<Progress>(), mpi_world_transport(), account);
+  return std::make_unique<AsyncCommunicator>(std::make_shared<ProgressThread>(), mpi_world_transport(),
+                                             account);
 }
 
 }  // namespace muster

@@ -207,7 +207,7 @@ void run_ranks(int ranks, const std::function<void(Communicator&)>& body, std::u
     threads.emplace_back([&, rank] {
       MemoryAccount account;
       try {
-        AsyncCommunicator comm(std::make_shared<Progress>(),
+        AsyncCommunicator comm(std::make_shared<ProgressThread>(),
                                std::make_unique<HubTransport>(hub, Hub::Part{0, rank, everyone}), account,
                                random_delay(delays, rank));
         body(comm);
