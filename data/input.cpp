@@ -52,7 +52,7 @@ void append_end_token(const Tokenizer& tokenizer, std::vector<std::uint32_t>& to
   if (const auto end_token = tokenizer.end_token()) tokens.push_back(*end_token);
 }
 
-void encode_text(const Block& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
+void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const std::string text = read_range(File::open_to_read(block.file->path), block.begin, block.end);
   Piece piece{.text_bytes = text.size(), .first = block.begin == 0, .last = block.end == block.file->end};
   if (piece.first) {
@@ -81,7 +81,7 @@ std::uint64_t line_at(const File& file, std::uint64_t position) {
 }
 
 // The lines that start in the block, whole; `begin` becomes where the first one starts.
-std::string lines_of(const File& file, const Block& block, std::uint64_t& begin) {
+std::string lines_of(const File& file, const InputBlock& block, std::uint64_t& begin) {
   begin = block.begin;
   std::string text = read_range(file, begin == 0 ? 0 : begin - 1, block.end);
   if (begin > 0) {
@@ -103,7 +103,7 @@ std::string lines_of(const File& file, const Block& block, std::uint64_t& begin)
   return text;
 }
 
-void encode_jsonl(const Block& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
+void encode_jsonl(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const File file = File::open_to_read(block.file->path);
   std::uint64_t begin = 0;
   const std::string lines = lines_of(file, block, begin);
@@ -164,7 +164,7 @@ std::vector<std::uint32_t> read_ids(const File& file, DType type, std::uint64_t 
   return ids;
 }
 
-void encode_ids(const Block& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
+void encode_ids(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const InputFile& input = *block.file;
   const File file = File::open_to_read(input.path);
   const std::uint64_t size = size_of(input.id_type);
@@ -305,7 +305,7 @@ std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const 
   return inputs;
 }
 
-Encoded encode(const Block& block, const Tokenizer& tokenizer, DType token_type) {
+Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type) {
   Encoded encoded;
   switch (block.file->kind) {
     case InputKind::text:

@@ -34,7 +34,7 @@ struct InputFile {
 // empty without any.
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
 
-struct Block {
+struct InputBlock {
   const InputFile* file = nullptr;
   std::uint64_t begin = 0, end = 0;  // in bytes of the file
 };
@@ -55,6 +55,6 @@ struct Encoded {
   std::vector<Piece> pieces;
 };
 
-Encoded encode(const Block& block, const Tokenizer& tokenizer, DType token_type);
+Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type);
 
 }  // namespace muster

@@ -56,8 +56,8 @@ class Blocks {
   }
 
   // Some blocks, about `bytes` together; none at the end.
-  std::vector<Block> next(std::uint64_t bytes) {
-    std::vector<Block> blocks;
+  std::vector<InputBlock> next(std::uint64_t bytes) {
+    std::vector<InputBlock> blocks;
     std::uint64_t taken = 0;
     while (file_ < inputs_->size() && taken < bytes && blocks.size() < most) {
       const InputFile& input = (*inputs_)[file_];
@@ -90,7 +90,7 @@ std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
 }
 
 // Encodes blocks in parallel; the failure of the first block in order is thrown.
-std::vector<Encoded> encode_all(const std::vector<Block>& blocks, const Tokenizer& tokenizer, DType type) {
+std::vector<Encoded> encode_all(const std::vector<InputBlock>& blocks, const Tokenizer& tokenizer, DType type) {
   std::vector<Encoded> encoded(blocks.size());
   std::vector<std::exception_ptr> failures(blocks.size());
   parallel_tasks(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int) {
@@ -169,10 +169,10 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
     Division division(output, info, options);
     Blocks blocks(files);
     const std::uint64_t batch = 4 * block_bytes * static_cast<std::uint64_t>(thread_count());
-    for (std::vector<Block> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
+    for (std::vector<InputBlock> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
       for (const Encoded& encoded : encode_all(some, *tokenizer, info.token_type()))
         division.add(encoded, done);
-      for (const Block& block : some) done.bytes += block.end - block.begin;
+      for (const InputBlock& block : some) done.bytes += block.end - block.begin;
       if (progress) progress(done);
     }
     division.finish(info);
