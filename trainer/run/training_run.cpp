@@ -311,6 +311,7 @@ void TrainingRun::save() {
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;
     log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
+    attempt_.check_current();  // a newer one may be reading what this one would remove
     keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number());
   });
 }
