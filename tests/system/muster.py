@@ -179,6 +179,13 @@ def kill_session(process):
             pass
 
 
+def end(process):
+    """Whatever is left of it."""
+    kill_session(process)
+    if process.stdout and not process.stdout.closed:
+        process.communicate()
+
+
 def wait_until(condition, limit, what, pause=0.005):
     """Polls; the limit only keeps a failure from lasting for ever."""
     end = time.monotonic() + limit
