@@ -1,0 +1,148 @@
+// The plan of a run: little waste in the configurations that come with Muster, memory that policies save, and
+// divisions that are refused.
+
+#include "trainer/plan/run_plan.hpp"
+
+#include <gtest/gtest.h>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/error.hpp"
+#include "tests/model/plan_check.hpp"
+#include "tests/trainer/small_run.hpp"
+#include "trainer/config/read.hpp"
+
+namespace muster {
+namespace {
+
+Config configuration(const std::string& name, std::vector<Override> overrides = {}) {
+  if (name == "quickstart") overrides.push_back({"model.vocabulary", "257"});
+  return read_config("configs/" + name + ".toml", overrides);
+}
+
+std::string refusal(const Config& config, int ranks) {
+  try {
+    make_run_plan(config, ranks, 0, 1, 0);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+class Configurations : public testing::TestWithParam<std::string> {
+ protected:
+  // At several lengths, with each policy.
+  static std::vector<RunPlan> plans(const std::string& name) {
+    std::vector<RunPlan> all;
+    for (const std::string sequence : {"256", "1024", "2048"})
+      for (const std::string_view recompute : spellings(Recompute()))
+        all.push_back(make_run_plan(configuration(name, {{"train.sequence", sequence},
+                                                         {"model.context", sequence},
+                                                         {"train.micro_batch", "1"},
+                                                         {"train.recompute", std::string(recompute)}}),
+                                    1, 0, 2, 0));
+    return all;
+  }
+};
+
+TEST_P(Configurations, waste_at_most_a_tenth_of_the_arena) {
+  for (const RunPlan& plan : plans(GetParam()))
+    for (const Plan* p : {&plan.training, &plan.evaluation})
+      EXPECT_LE(static_cast<double>(p->arena_bytes), 1.1 * static_cast<double>(p->largest_live_bytes));
+}
+
+TEST_P(Configurations, overlap_nothing_that_is_still_needed) {
+  for (const RunPlan& plan : plans(GetParam()))
+    for (const Plan* p : {&plan.training, &plan.evaluation})
+      EXPECT_EQ(plan_check::faults(*p), std::vector<std::string>());
+}
+
+// The policies in the order of what they keep: each needs less memory than the one before.
+TEST_P(Configurations, shrink_when_more_is_computed_again) {
+  const std::vector<RunPlan> all = plans(GetParam());
+  for (std::size_t i = 0; i < all.size(); i += 3) {
+    EXPECT_GT(all[i].training.arena_bytes, all[i + 1].training.arena_bytes);
+    EXPECT_GT(all[i + 1].training.arena_bytes, all[i + 2].training.arena_bytes);
+  }
+}
+
+std::string name_of_case(const testing::TestParamInfo<std::string>& test) {
+  std::string name = test.param;
+  for (char& c : name)
+    if (c == '-' || c == '.') c = '_';
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Shipped, Configurations,
+                         testing::Values("tiny", "quickstart", "gpt2-124m", "llama-0.5b", "llama-1.5b"),
+                         name_of_case);
+
+TEST(RunPlan, knows_the_parameters_of_models_that_others_count) {
+  EXPECT_EQ(make_run_plan(configuration("gpt2-124m"), 1, 0, 1, 0).parameters(), 124439808);
+  EXPECT_EQ(make_run_plan(configuration("llama-0.5b"), 1, 0, 1, 0).parameters(), 494032768);
+  EXPECT_EQ(make_run_plan(configuration("llama-1.5b"), 1, 0, 1, 0).parameters(), 1543714304);
+}
+
+TEST(RunPlan, divides_optimizer_state_over_the_ranks_when_sharded) {
+  Config config = configuration("gpt2-124m");
+  const auto optimizer = static_cast<std::size_t>(MemoryKind::optimizer);
+  const std::uint64_t whole = make_run_plan(config, 1, 0, 1, 0).memory[optimizer];
+  const std::uint64_t quarter = make_run_plan(config, 4, 0, 1, 0).memory[optimizer];
+  EXPECT_NEAR(static_cast<double>(quarter), static_cast<double>(whole) / 4,
+              1e-3 * static_cast<double>(whole));
+  config.train.sharding = 0;
+  EXPECT_EQ(make_run_plan(config, 4, 0, 1, 0).memory[optimizer], whole);
+}
+
+TEST(RunPlan, invariant_keeps_a_gradient_for_each_open_subtree) {
+  Config config = configuration("gpt2-124m");
+  config.train.reduction = Reduction::invariant;  // eight shards
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).gradient_buffers, 4);
+  EXPECT_EQ(make_run_plan(config, 2, 0, 1, 0).gradient_buffers, 3);
+  EXPECT_EQ(make_run_plan(config, 8, 3, 1, 0).gradient_buffers, 1);
+  config.train.reduction = Reduction::fast;
+  EXPECT_EQ(make_run_plan(config, 2, 0, 1, 0).gradient_buffers, 1);
+}
+
+TEST(RunPlan, a_power_of_two_of_ranks_sends_what_an_all_reduce_would) {
+  Config config = configuration("gpt2-124m");
+  config.train.reduction = Reduction::invariant;
+  for (const int ranks : {2, 4, 8}) {
+    const RunPlan plan = make_run_plan(config, ranks, 0, 1, 0);
+    const double all_reduce =
+        2.0 * (ranks - 1) / ranks * 4 * static_cast<double>(plan.training.space.elements);
+    // The squares of the norm's blocks come on top, 8 bytes for 4,096 elements, and the losses.
+    EXPECT_NEAR(static_cast<double>(plan.bytes_sent_per_step), all_reduce, 2e-3 * all_reduce);
+  }
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).bytes_sent_per_step, 0u);
+}
+
+TEST(RunPlan, counts_the_flops_of_a_step_alike_for_any_number_of_ranks) {
+  const Config config = configuration("gpt2-124m");
+  const double one = make_run_plan(config, 1, 0, 1, 0).flops_per_step;
+  EXPECT_EQ(make_run_plan(config, 4, 2, 1, 0).flops_per_step, one);
+  // 6 N T with N the parameters of products (all but positions), plus attention.
+  const double products = 6.0 * (124439808 - 1024 * 768) * 512 * 1024;
+  EXPECT_GT(one, products);
+  EXPECT_LT(one, 1.2 * products);
+}
+
+TEST(RunPlan, refuses_more_ranks_than_shards_when_invariant) {
+  Config config = small_run::config();
+  EXPECT_EQ(refusal(config, 8), "none");
+  EXPECT_EQ(refusal(config, 9),
+            "9 ranks are more than train.shards = 8: start fewer ranks, or raise train.shards for a new run");
+}
+
+TEST(RunPlan, refuses_a_batch_that_ranks_do_not_divide_when_fast) {
+  Config config = small_run::config();
+  config.train.reduction = Reduction::fast;
+  EXPECT_EQ(refusal(config, 4), "none");
+  EXPECT_EQ(refusal(config, 3),
+            "train.batch = 8 cannot be divided over 3 ranks in micro-batches of 1: change train.batch, "
+            "train.micro_batch or the number of ranks");
+}
+
+}  // namespace
+}  // namespace muster
