@@ -1,0 +1,344 @@
+// Whole training runs on a small dataset: the same end on any number of ranks, undisturbed or interrupted,
+// and the same error on every rank.
+
+#include "trainer/run/training_run.hpp"
+
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "comm/agree.hpp"
+#include "comm/async_communicator.hpp"
+#include "comm/threads/ranks.hpp"
+#include "core/hash.hpp"
+#include "core/parallel.hpp"
+#include "core/philox.hpp"
+#include "tests/data/scratch.hpp"
+#include "tests/trainer/shaken.hpp"
+#include "trainer/checkpoint/load.hpp"
+#include "trainer/run_folder.hpp"
+
+namespace muster {
+namespace {
+
+// How the ranks of a run are started, and what happens to them.
+struct Launch {
+  int ranks = 1;
+  std::uint64_t delays = 0;  // 0: inline streams, no pauses
+  // Called by each rank in every step, where a signal would be asked for.
+  std::function<bool(int rank, int step)> stop = {};
+};
+
+class TrainingRun : public Scratch {
+ protected:
+  void SetUp() override {
+    Scratch::SetUp();
+    std::vector<std::string> documents;
+    for (std::uint32_t d = 0; d < 120; ++d) {
+      std::string text;
+      const std::uint32_t length = 5 + philox({d, 0, 0, 0}, 1)[0] % 60;
+      for (std::uint32_t i = 0; i < length; ++i)
+        text += static_cast<char>('a' + philox({d, 1 + i, 0, 0}, 1)[0] % 26);
+      documents.push_back(text);
+    }
+    PrepareOptions options;
+    options.validation = 0.15;
+    options.shard_tokens = 1024;
+    prepare({write_lines("text.jsonl", documents)}, path("data"), options);
+  }
+
+  Config config(const std::string& run) const {
+    Config config;
+    config.run.dir = path(run);
+    config.model.layers = 2;
+    config.model.width = 32;
+    config.model.heads = 2;
+    config.model.dropout = 0.1;
+    config.data.path = path("data");
+    config.data.documents = true;
+    config.train.steps = 6;
+    config.train.batch = 8;
+    config.train.sequence = 16;
+    config.train.reduction = Reduction::invariant;
+    config.optimizer.lr = 1e-2;
+    config.optimizer.clip = 0.5;
+    config.schedule.warmup = 2;
+    config.checkpoint.every = 0;
+    config.eval.every = 3;
+    resolve(config);
+    return config;
+  }
+
+  // Every rank ends alike: with the result of rank 0, or with the one error that is thrown here.
+  RunResult run(const Config& config, const Launch& launch = {}) const {
+    std::mutex mutex;
+    std::vector<RunResult> results;
+    std::vector<std::string> errors;
+    int printed = 0;
+    run_ranks(
+        launch.ranks,
+        [&](Communicator& comm) {
+          set_thread_count(2);
+          std::unique_ptr<Stream> stream = std::make_unique<InlineStream>();
+          if (launch.delays > 0)
+            stream = std::make_unique<shaken::DelayedStream>(
+                launch.delays + static_cast<std::uint64_t>(comm.rank()), 2);
+          MemoryAccount account;
+          // What the communicator took from the account of run_ranks.
+          const Buffer staging(account, MemoryKind::communication,
+                               comm.size() > 1 ? AsyncCommunicator::staging_bytes : 0);
+          int step = 0;
+          const RunHost host{comm, *stream, account,
+                             [&] { return launch.stop && launch.stop(comm.rank(), ++step); }};
+          try {
+            const RunResult result = run_training(config, host);
+            const std::lock_guard lock(mutex);
+            results.push_back(result);
+          } catch (const UserError& error) {
+            const std::lock_guard lock(mutex);
+            errors.emplace_back(error.what());
+            printed += is_printed_here(error) ? 1 : 0;
+          }
+        },
+        launch.delays);
+    EXPECT_TRUE(results.empty() || errors.empty()) << "some ranks failed and others did not";
+    for (const RunResult& result : results) {
+      EXPECT_EQ(result.progress.step, results[0].progress.step);
+      EXPECT_EQ(result.interrupted, results[0].interrupted);
+      EXPECT_EQ(result.evaluation.loss, results[0].evaluation.loss);
+    }
+    if (results.empty()) {
+      EXPECT_EQ(errors, std::vector<std::string>(static_cast<std::size_t>(launch.ranks), errors.at(0)));
+      EXPECT_EQ(printed, 1);
+      throw UserError(errors.at(0));
+    }
+    return results[0];
+  }
+
+  // Hashes of all tensors of a checkpoint, by name.
+  std::map<std::string, std::string> tensors(const std::string& run, std::int64_t step) const {
+    const Checkpoint checkpoint =
+        Checkpoint::open(checkpoint_path(RunFolder(path(run)).checkpoints(), step), Trust::full);
+    std::map<std::string, std::string> hashes;
+    for (const std::string& name : checkpoint.names()) {
+      std::int64_t elements = 1;
+      for (const std::int64_t extent : checkpoint.shape(name)) elements *= extent;
+      std::vector<float> values(static_cast<std::size_t>(elements));
+      checkpoint.read(name, 0, elements, values);
+      hashes[name] = hex(hash_bytes(std::as_bytes(std::span(values))));
+    }
+    return hashes;
+  }
+
+  std::vector<nlohmann::json> metrics(const std::string& run) const {
+    std::vector<nlohmann::json> records;
+    std::istringstream lines(read_text(RunFolder(path(run)).metrics()));
+    for (std::string line; std::getline(lines, line);) records.push_back(nlohmann::json::parse(line));
+    return records;
+  }
+  // Of each step what must not depend on how it was run.
+  std::vector<std::string> values(const std::string& run) const {
+    std::vector<std::string> lines;
+    for (const nlohmann::json& record : metrics(run)) {
+      std::string line;
+      for (const char* key :
+           {"step", "loss", "grad_norm", "lr", "samples", "targets", "skipped", "eval_loss"})
+        line += record.contains(key) ? std::string(key) + " " + record[key].dump() + " " : "";
+      lines.push_back(line);
+    }
+    return lines;
+  }
+  std::vector<std::int64_t> checkpoints(const std::string& run) const {
+    std::vector<std::int64_t> steps;
+    for (const CheckpointInfo& info : list_checkpoints(RunFolder(path(run)).checkpoints())) {
+      EXPECT_TRUE(info.complete) << info.path << ": " << info.problem;
+      steps.push_back(info.step);
+    }
+    return steps;
+  }
+
+  void expect_same_end(const std::string& run, const std::string& as) const {
+    EXPECT_EQ(tensors(run, 6), tensors(as, 6));
+    EXPECT_EQ(values(run), values(as));
+  }
+};
+
+TEST_F(TrainingRun, arrives_at_the_same_bits_on_any_number_of_ranks) {
+  const RunResult alone = run(config("alone"));
+  EXPECT_EQ(alone.progress.step, 6);
+  EXPECT_EQ(alone.progress.updates, 6);
+  EXPECT_FALSE(alone.interrupted);
+  EXPECT_GT(alone.evaluation.targets, 0);
+  ASSERT_EQ(metrics("alone").size(), 6u);
+  EXPECT_EQ(tensors("alone", 6).size(), 3u * (2 + 2 * 12 + 2));  // with both moments
+
+  for (const int ranks : {1, 2, 3})
+    for (const std::int64_t sharding : {0, 1}) {
+      const std::string name = std::to_string(ranks) + "-" + std::to_string(sharding);
+      Config shared = config(name);
+      shared.train.sharding = sharding;
+      const RunResult result =
+          run(shared, {.ranks = ranks, .delays = 40 + static_cast<std::uint64_t>(ranks)});
+      EXPECT_EQ(result.evaluation.loss, alone.evaluation.loss);
+      SCOPED_TRACE(name);
+      expect_same_end(name, "alone");
+    }
+}
+
+TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_undisturbed_one_does) {
+  run(config("undisturbed"));
+
+  Config interrupted = config("interrupted");
+  const RunResult first =
+      run(interrupted,
+          {.ranks = 2, .delays = 3, .stop = [](int rank, int step) { return rank == 1 && step == 2; }});
+  EXPECT_TRUE(first.interrupted);
+  EXPECT_EQ(first.progress.step, 2);
+  EXPECT_EQ(checkpoints("interrupted"), std::vector<std::int64_t>{2});
+
+  interrupted.train.sharding = 0;
+  const RunResult second =
+      run(interrupted,
+          {.ranks = 3, .delays = 4, .stop = [](int rank, int step) { return rank == 0 && step == 3; }});
+  EXPECT_TRUE(second.interrupted);
+  EXPECT_EQ(second.progress.step, 5);
+
+  interrupted.train.sharding = 1;
+  EXPECT_FALSE(run(interrupted, {.ranks = 1}).interrupted);
+  expect_same_end("interrupted", "undisturbed");
+  std::vector<std::int64_t> attempts;
+  for (const nlohmann::json& record : metrics("interrupted")) attempts.push_back(record["attempt"]);
+  EXPECT_EQ(attempts, (std::vector<std::int64_t>{1, 1, 2, 2, 2, 3}));
+}
+
+TEST_F(TrainingRun, ends_after_its_time_limit_with_a_checkpoint) {
+  run(config("undisturbed"));
+  Config limited = config("limited");
+  limited.run.time_limit = 1e-6;
+  const RunResult result = run(limited, {.ranks = 2});
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(result.progress.step, 1);
+  EXPECT_EQ(checkpoints("limited"), std::vector<std::int64_t>{1});
+  limited.run.time_limit = 0;
+  run(limited, {.ranks = 2});
+  expect_same_end("limited", "undisturbed");
+}
+
+TEST_F(TrainingRun, that_was_asked_to_stop_in_its_last_step_is_done) {
+  const RunResult result = run(config("run"), {.stop = [](int, int step) { return step == 6; }});
+  EXPECT_FALSE(result.interrupted);
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{6});
+}
+
+TEST_F(TrainingRun, started_again_at_its_end_does_nothing) {
+  run(config("run"));
+  const auto before = tensors("run", 6);
+  const RunResult again = run(config("run"), {.ranks = 2});
+  EXPECT_EQ(again.progress.step, 6);
+  EXPECT_FALSE(again.interrupted);
+  EXPECT_EQ(tensors("run", 6), before);
+  EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+TEST_F(TrainingRun, uses_the_checkpoint_before_one_that_is_damaged) {
+  run(config("undisturbed"));
+  Config damaged = config("damaged");
+  damaged.checkpoint.every = 2;
+  run(damaged, {.ranks = 2, .stop = [](int, int step) { return step == 5; }});
+  ASSERT_EQ(checkpoints("damaged"), (std::vector<std::int64_t>{2, 4, 5}));
+  const std::string file = checkpoint_path(RunFolder(path("damaged")).checkpoints(), 5) + "/rank-00001.h5";
+  std::string bytes = read_text(file);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  File::create(file).write(bytes);
+
+  run(damaged, {.ranks = 3});
+  expect_same_end("damaged", "undisturbed");
+}
+
+TEST_F(TrainingRun, keeps_the_newest_checkpoints) {
+  Config keeping = config("run");
+  keeping.checkpoint.every = 1;
+  keeping.checkpoint.keep = 2;
+  run(keeping);
+  EXPECT_EQ(checkpoints("run"), (std::vector<std::int64_t>{5, 6}));
+}
+
+TEST_F(TrainingRun, skips_and_counts_steps_whose_loss_is_not_finite) {
+  Config exploding = config("run");
+  exploding.optimizer.lr = 1e30;
+  exploding.optimizer.clip = 0;
+  exploding.optimizer.weight_decay = 0;
+  exploding.schedule.warmup = 0;
+  exploding.eval.every = 0;
+  const RunResult result = run(exploding, {.ranks = 2, .delays = 9});
+  EXPECT_EQ(result.progress.step, 6);
+  EXPECT_EQ(result.progress.updates, 1);
+  const auto records = metrics("run");
+  ASSERT_EQ(records.size(), 6u);
+  for (std::size_t step = 0; step < 6; ++step) EXPECT_EQ(records[step]["skipped"], step > 0) << step;
+  EXPECT_TRUE(records[5]["loss"].is_null());
+}
+
+TEST_F(TrainingRun, ends_on_every_rank_when_a_shard_is_cut_short_under_it) {
+  Config long_run = config("run");
+  long_run.train.steps = 1000;
+  long_run.eval.every = 0;
+  const auto cut_in_step_3 = [&](int rank, int step) {
+    if (rank == 1 && step == 3)
+      for (const auto& entry : std::filesystem::directory_iterator(path("data")))
+        if (entry.path().filename().string().starts_with("train-")) std::filesystem::resize_file(entry, 100);
+    return false;
+  };
+  const std::string error =
+      message_of([&] { run(long_run, {.ranks = 3, .delays = 2, .stop = cut_in_step_3}); });
+  EXPECT_TRUE(tells(error, {path("data") + "/train-0000", ".h5"}));
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>());
+}
+
+TEST_F(TrainingRun, tells_once_that_there_is_no_data) {
+  Config without = config("run");
+  without.data.path = path("nothing");
+  EXPECT_TRUE(tells(message_of([&] { run(without, {.ranks = 3}); }), {path("nothing")}));
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
+}
+
+TEST_F(TrainingRun, refuses_to_start_anew_where_a_run_is) {
+  run(config("run"));
+  Config fresh = config("run");
+  fresh.run.fresh = true;
+  EXPECT_TRUE(tells(message_of([&] { run(fresh, {.ranks = 2}); }), {path("run")}));
+}
+
+TEST_F(TrainingRun, refuses_to_resume_with_another_seed) {
+  run(config("run"));
+  Config other = config("run");
+  other.run.seed = 2;
+  other.train.steps = 8;
+  EXPECT_TRUE(tells(message_of([&] { run(other, {.ranks = 2}); }), {"run.seed"}));
+  other.run.seed = 1;
+  EXPECT_EQ(run(other).progress.step, 8);
+}
+
+TEST_F(TrainingRun, refuses_more_ranks_than_shards) {
+  EXPECT_TRUE(tells(message_of([&] { run(config("run"), {.ranks = 9}); }), {"9 ranks", "train.shards = 8"}));
+}
+
+TEST_F(TrainingRun, asks_for_held_out_text_when_it_shall_evaluate) {
+  PrepareOptions options;
+  options.validation = 0;
+  prepare({path("text.jsonl")}, path("all"), options);
+  Config evaluating = config("run");
+  evaluating.data.path = path("all");
+  EXPECT_TRUE(tells(message_of([&] { run(evaluating, {.ranks = 2}); }), {path("all"), "eval.every = 0"}));
+  evaluating.eval.every = 0;
+  EXPECT_EQ(run(evaluating).evaluation.targets, 0);
+}
+
+}  // namespace
+}  // namespace muster
