@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "comm/agree.hpp"
 #include "comm/reduction.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/step/inputs.hpp"
 
 namespace muster {
 
@@ -54,15 +54,7 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
       Leaf& result = results[static_cast<std::size_t>(leaf)];
       result.targets =
           std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
-      const auto fill = [&](std::string_view name, std::span<const std::int32_t> values) {
-        stream_.enqueue([to = executor_.view(name, bindings), values] {
-          std::memcpy(to.data, values.data(), values.size_bytes());
-        });
-      };
-      fill("tokens", batch.tokens);
-      fill("positions", batch.positions);
-      fill("targets", batch.targets);
-      if (config_.data.documents) fill("document_starts", batch.document_starts);
+      fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
       executor_.run(stream_, bindings, StepScalars{});
       stream_.enqueue(
           [&result, loss = executor_.view("loss", bindings)] { result.loss = *loss.as<double>(); });

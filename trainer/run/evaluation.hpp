@@ -1,5 +1,6 @@
-// The loss on the validation split: every window once, a micro-batch a leaf of the tree, leaves divided over
-// the ranks, so that the result is the same to the last bit on any number of ranks.
+// The loss on the validation split: every window once (or the first eval.windows), a micro-batch a leaf of
+// the tree, leaves divided over the ranks, so that the result is the same to the last bit on any number of
+// ranks.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ struct EvaluationResult {
 
 class Evaluation {
  public:
-  // `loader` reads the validation split. `windows`: at most so many (0: all).
+  // `loader` reads the validation split, of which eval.windows are used.
   Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm, Stream& stream,
              MemoryAccount& account);
 

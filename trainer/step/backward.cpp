@@ -1,20 +1,12 @@
 #include "trainer/step/backward.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/error.hpp"
 #include "model/ops/flat.hpp"
+#include "trainer/step/inputs.hpp"
 
 namespace muster {
-namespace {
-
-void copy(const TensorView& to, std::span<const std::int32_t> from) {
-  check(static_cast<std::size_t>(to.elements()) == from.size(), "a batch fits the plan's inputs");
-  std::memcpy(to.data, from.data(), from.size_bytes());
-}
-
-}  // namespace
 
 Backward::Backward(const Config& config, const RunPlan& plan, ModelState& state, GradientExchange& exchange,
                    Stream& stream)
@@ -33,6 +25,9 @@ Backward::Backward(const Config& config, const RunPlan& plan, ModelState& state,
       buckets_of_[segment.parameter].push_back(b);
       ++parameters_in_[b];
     }
+  missing_ = parameters_in_;
+  for (const PlanStep& step : plan.training.steps)
+    count_final(step.final_gradients, [&](std::size_t bucket) { order_.push_back(bucket); });
 }
 
 void Backward::request(Prefetch& prefetch, std::int64_t step) const {
@@ -48,14 +43,11 @@ void Backward::run(Prefetch& prefetch, std::int64_t step) {
   const Division& division = plan_.division;
   failure_ = nullptr;
   wait_data_ms_ = 0;
-  launched_.clear();
   missing_ = parameters_in_;
   reports_.assign(steps_.size(), {});
 
   const Executor::GradientsFinal launch_final = [&](std::span<const std::int32_t> parameters) {
-    for (const std::int32_t parameter : parameters)
-      for (const std::size_t bucket : buckets_of_[static_cast<std::size_t>(parameter)])
-        if (--missing_[bucket] == 0) launch(bucket);
+    count_final(parameters, [&](std::size_t bucket) { launch(bucket); });
   };
   for (std::size_t l = 0; l < steps_.size() && !failure_; ++l) {
     const LeafStep& leaf = steps_[l];
@@ -75,9 +67,16 @@ void Backward::run(Prefetch& prefetch, std::int64_t step) {
     // The last leaf's adds are made bucket by bucket, in launch().
     if (!last_leaf) add(leaf.adds, {0, plan_.training.space.elements});
   }
-  // The others wait for this rank's buckets even when it failed; the step is thrown away then.
-  for (std::size_t b = 0; failure_ && b < plan_.buckets.size(); ++b)
-    if (missing_[b] > 0) launch(b);
+  // The others wait for this rank's buckets even when it failed, which was before any could leave; the step
+  // is thrown away then.
+  if (failure_) std::ranges::for_each(order_, [&](std::size_t bucket) { launch(bucket); });
+}
+
+void Backward::count_final(std::span<const std::int32_t> parameters,
+                           const std::function<void(std::size_t bucket)>& complete) {
+  for (const std::int32_t parameter : parameters)
+    for (const std::size_t bucket : buckets_of_[static_cast<std::size_t>(parameter)])
+      if (--missing_[bucket] == 0) complete(bucket);
 }
 
 void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
@@ -90,13 +89,7 @@ void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, con
     return;
   }
   wait_data_ms_ += prefetch.waited_ms();
-  const auto fill = [&](std::string_view name, std::span<const std::int32_t> values) {
-    stream_.enqueue([to = executor_.view(name, bindings), values] { copy(to, values); });
-  };
-  fill("tokens", batch->tokens);
-  fill("positions", batch->positions);
-  fill("targets", batch->targets);
-  if (config_.data.documents) fill("document_starts", batch->document_starts);
+  fill_inputs(stream_, executor_, bindings, *batch, config_.data.documents);
   report.targets += batch->valid_targets;
   const Event copied = stream_.record();
 
@@ -116,8 +109,6 @@ void Backward::add(const std::vector<Add>& adds, Range range) {
 }
 
 void Backward::launch(std::size_t bucket) {
-  missing_[bucket] = 0;
-  launched_.push_back(bucket);
   add(steps_.back().adds, plan_.buckets[bucket].range);
   exchange_.start(bucket, stream_.record());
 }

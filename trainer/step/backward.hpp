@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -32,12 +33,15 @@ class Backward {
   const std::vector<LeafReports::Leaf>& leaves() const { return reports_; }
   const std::exception_ptr& failure() const { return failure_; }
   double wait_data_ms() const { return wait_data_ms_; }
-  // Buckets in the order in which they left, the same on every rank.
-  const std::vector<std::size_t>& launched() const { return launched_; }
+  // Buckets in the order in which they leave, the same in every step and on every rank.
+  const std::vector<std::size_t>& order() const { return order_; }
 
  private:
   void run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
                        LeafReports::Leaf& report, const Executor::GradientsFinal& gradients_final);
+  // Calls complete(bucket) for the buckets that lacked nothing but these gradients.
+  void count_final(std::span<const std::int32_t> parameters,
+                   const std::function<void(std::size_t bucket)>& complete);
   void add(const std::vector<Add>& adds, Range range);
   void launch(std::size_t bucket);
 
@@ -51,7 +55,7 @@ class Backward {
   std::vector<std::vector<std::size_t>> buckets_of_;  // by parameter
   std::vector<std::int64_t> parameters_in_;           // by bucket
   std::vector<std::int64_t> missing_;  // by bucket: gradients of this step that are not final yet
-  std::vector<std::size_t> launched_;
+  std::vector<std::size_t> order_;
   std::vector<LeafReports::Leaf> reports_;
   std::exception_ptr failure_;
   double wait_data_ms_ = 0;

@@ -26,7 +26,7 @@ StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, 
   const LeafReports::Summary summary =
       reports_.gather(comm_, backward_.leaves(), stop, backward_.failure() != nullptr);
   const double waited_before = exchange_.waited_ms();
-  for (const std::size_t bucket : backward_.launched()) {
+  for (const std::size_t bucket : backward_.order()) {
     sums_[bucket] = exchange_.finish(bucket, stream_);
     norm_.add(bucket, sums_[bucket], stream_);
   }
