@@ -8,20 +8,19 @@
 
 #include "comm/agree.hpp"
 #include "comm/mpi/environment.hpp"
-#include "core/parallel.hpp"
 #include "trainer/failure.hpp"
 
 namespace muster {
 
-void take_threads(const Communicator& comm, int asked) {
+int threads_of_rank(std::int64_t asked, int local_ranks) {
+  if (asked > 0) return static_cast<int>(asked);
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int mine = known ? CPU_COUNT(&allowed) : cores;
   // A launcher that binds ranks has divided the cores already.
-  const int share = mine < cores ? mine : cores / comm.local_size();
-  set_thread_count(asked > 0 ? asked : std::max(1, share));
+  return std::max(1, mine < cores ? mine : cores / local_ranks);
 }
 
 int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body) {

@@ -3,12 +3,17 @@
 #include <fmt/format.h>
 
 #include "comm/agree.hpp"
+#include "comm/watchdog.hpp"
+#include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "trainer/checkpoint/folder.hpp"
 #include "trainer/commands/all_ranks.hpp"
+#include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/evaluation.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/trained_model.hpp"
+#include "trainer/run_folder.hpp"
 
 namespace muster {
 
@@ -16,21 +21,37 @@ int evaluate_command(const EvaluateOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     Config config =
         agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
-    take_threads(comm, static_cast<int>(config.run.threads));
+    set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+    const Watchdog watchdog(comm, config.run.watchdog);
     if (!options.data.empty()) {
       config.data.path = options.data;
       config.data.source.clear();
     }
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
-    Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
     const Plan plan =
         make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
                   cpu_kernels(), thread_count());
+    MemoryByKind planned = TrainedModel::memory(config, plan, plan.arena_bytes);
+    planned[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
+    planned[static_cast<std::size_t>(MemoryKind::communication)] = account.now(MemoryKind::communication);
+    agree(comm, "planning", [&] { refuse_if_too_large(planned, available_bytes(), comm.local_size()); });
+    Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
+    // All ranks take the same one, also while a training run saves another.
+    std::optional<std::int64_t> step = options.checkpoint;
+    if (!step)
+      step = newest_complete(comm, RunFolder(config.run.dir).checkpoints(), Trust::used,
+                             [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
     const TrainedModel model = agree(comm, "loading the checkpoint", [&] {
-      return TrainedModel(config, options.checkpoint, plan, plan.arena_bytes, account);
+      TrainedModel loaded(config, step, plan, plan.arena_bytes, account);
+      if (loaded.tokenizer() != data.info().tokenizer)
+        throw UserError(
+            "{} was trained with another tokenizer than that of {}: prepare the text with its own",
+            loaded.path(), config.data.sources().front().path);
+      return loaded;
     });
     InlineStream compute;
     Evaluation evaluation(config, plan, loader, comm, compute, account);
+    check_as_planned(account, planned);
     const EvaluationResult result = evaluation.run(model.bindings());
     if (comm.rank() == 0) {
       fmt::print("checkpoint       {}\n", model.path());

@@ -8,22 +8,27 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/tokenizer.hpp"
+#include "trainer/commands/all_ranks.hpp"
+#include "trainer/plan/host_memory.hpp"
 #include "trainer/run/generator.hpp"
 
 namespace muster {
 
 int generate_command(const GenerateOptions& options) {
   const Config config = read_config(options.run, options.overrides);
-  if (config.run.threads > 0) set_thread_count(static_cast<int>(config.run.threads));
+  set_thread_count(threads_of_rank(config.run.threads, 1));
   MemoryAccount account;
   Generator generator(config, options.checkpoint, account);
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_from_description(generator.model().tokenizer(), generator.model().path());
+  check_as_planned(account, generator.memory());
+  const std::unique_ptr<Tokenizer> tokenizer =
+      tokenizer_from_description(generator.model().tokenizer(), generator.model().path());
 
   // The end token stands before the first token of nearly every document that the model has seen.
   std::vector<std::uint32_t> prompt;
   if (tokenizer->end_token()) prompt.push_back(*tokenizer->end_token());
   tokenizer->encode(options.prompt, prompt);
-  if (prompt.empty()) throw UserError("{} has no end token to start from: give a --prompt", tokenizer->name());
+  if (prompt.empty())
+    throw UserError("{} has no end token to start from: give a --prompt", tokenizer->name());
   std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
   fmt::print("{}", options.prompt);
   const Sampling sampling{options.temperature, options.top_k, options.top_p,

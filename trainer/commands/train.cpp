@@ -2,6 +2,7 @@
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/run/signals.hpp"
 #include "trainer/run/training_run.hpp"
@@ -18,7 +19,7 @@ int train_command(const TrainOptions& options) {
         throw UserError(
             "run.device = \"cuda\", but this program was built without CUDA: use \"cpu\" or \"auto\"");
     });
-    take_threads(comm, static_cast<int>(config.run.threads));
+    set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
     InlineStream compute;
     const RunResult result = run_training(config, {comm, compute, account, stop_requested, true});
     return static_cast<int>(result.interrupted ? ExitCode::interrupted : ExitCode::success);

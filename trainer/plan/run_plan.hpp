@@ -1,17 +1,15 @@
 // Everything about a run that is known before it starts: shapes, memory by kind, communication and cost.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "comm/reduction.hpp"
-#include "core/memory.hpp"
 #include "data/loader.hpp"
 #include "model/families/language_model.hpp"
 #include "model/graph/plan.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/ownership.hpp"
 
 namespace muster {
@@ -34,15 +32,15 @@ struct RunPlan {
   std::vector<Subtree> roots;     // of all ranks, in order
   std::vector<int> root_owner;    // the rank that computes each
   std::vector<Bucket> buckets;
-  std::vector<Range>
-      updated;  // by bucket: what this rank updates; its piece, or all of it with train.sharding = 0
+  // By bucket: what this rank updates; its piece, or all of it with train.sharding = 0.
+  std::vector<Range> updated;
   int gradient_buffers = 1;
   int rank = 0;
   int ranks = 1;
 
-  std::array<std::uint64_t, memory_kinds> memory{};  // bytes by kind, as a MemoryAccount will count them
-  std::uint64_t bytes_sent_per_step = 0;             // by this rank
-  double flops_per_step = 0;                         // of all ranks
+  MemoryByKind memory{};
+  std::uint64_t bytes_sent_per_step = 0;  // by this rank
+  double flops_per_step = 0;              // of all ranks
 
   std::uint64_t total_bytes() const;
   std::int64_t parameters() const;  // without padding

@@ -11,13 +11,25 @@
 namespace muster {
 namespace {
 
-Plan plan_of(const Config& config, std::int64_t length) {
-  return make_plan(
-      language_model_generation(config.model, {1, length, 0}, config.run.precision, config.model.context),
-      cpu_kernels(), thread_count());
+// Long enough for the speed of matrix products, short enough to waste little on a short prompt.
+constexpr std::int64_t longest_piece = 64;
+
+// The cache has room for the unused rows of the last piece, which nothing reads.
+Plan plan_of(const Config& config, std::int64_t length, std::int64_t piece) {
+  return make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision,
+                                             config.model.context + piece - 1),
+                   cpu_kernels(), thread_count());
+}
+
+MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint64_t arena_bytes) {
+  MemoryByKind memory = TrainedModel::memory(config, plan, arena_bytes);
+  memory[static_cast<std::size_t>(MemoryKind::cache)] = Buffer::counted(plan.state_bytes);
+  refuse_if_too_large(memory, available_bytes(), 1);
+  return memory;
 }
 
 void fill(const TensorView& to, std::span<const std::int32_t> values) {
+  check(static_cast<std::size_t>(to.elements()) == values.size(), "tokens fit the plan's inputs");
   std::memcpy(to.data, values.data(), values.size_bytes());
 }
 
@@ -25,29 +37,25 @@ void fill(const TensorView& to, std::span<const std::int32_t> values) {
 
 Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoint, MemoryAccount& account)
     : config_(config),
-      account_(account),
-      decode_(plan_of(config, 1)),
-      longest_(plan_of(config, config.model.context)),
-      model_(config, checkpoint, decode_, std::max(decode_.arena_bytes, longest_.arena_bytes), account),
+      piece_(std::min(config.model.context, longest_piece)),
+      decode_(plan_of(config, 1, piece_)),
+      prompt_(plan_of(config, piece_, piece_)),
+      arena_bytes_(std::max(decode_.arena_bytes, prompt_.arena_bytes)),
+      memory_(memory_or_refuse(config, decode_, arena_bytes_)),
+      model_(config, checkpoint, decode_, arena_bytes_, account),
       cache_(account, MemoryKind::cache, decode_.state_bytes) {}
 
-const Plan& Generator::plan_for(std::int64_t length) {
-  if (length == 1) return decode_;
-  if (length == config_.model.context) return longest_;
-  prompt_.emplace(plan_of(config_, length));
-  check(prompt_->arena_bytes <= std::max(decode_.arena_bytes, longest_.arena_bytes),
-        "a prompt fits the arena");
-  return *prompt_;
-}
-
-std::span<const float> Generator::logits(std::span<const std::int32_t> tokens, std::int64_t cached) {
-  const Plan& plan = plan_for(static_cast<std::int64_t>(tokens.size()));
+TensorView Generator::run(const Plan& plan, std::span<const std::int32_t> tokens, std::int64_t cached) {
   const Executor executor(plan);
   Bindings bindings = model_.bindings();
   bindings.state = cache_.data();
-  std::vector<std::int32_t> positions(tokens.size());
+  const auto rows = static_cast<std::size_t>(executor.view("tokens", bindings).elements());
+  std::vector<std::int32_t> padded(tokens.begin(), tokens.end()), positions(rows);
+  padded.resize(rows);
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(cached));
-  fill(executor.view("tokens", bindings), tokens);
+  const auto last_position = static_cast<std::int32_t>(config_.model.context - 1);
+  for (std::int32_t& position : positions) position = std::min(position, last_position);
+  fill(executor.view("tokens", bindings), padded);
   fill(executor.view("positions", bindings), positions);
   const std::int32_t last = static_cast<std::int32_t>(tokens.size()) - 1;
   fill(executor.view("last", bindings), std::span(&last, 1));
@@ -55,8 +63,18 @@ std::span<const float> Generator::logits(std::span<const std::int32_t> tokens, s
   scalars.kv_length = static_cast<std::uint32_t>(cached);
   InlineStream stream;
   executor.run(stream, bindings, scalars);
+  return executor.view("logits", bindings);
+}
 
-  const TensorView result = executor.view("logits", bindings);
+std::span<const float> Generator::logits(std::span<const std::int32_t> tokens, std::int64_t cached) {
+  check(!tokens.empty() && cached + std::ssize(tokens) <= config_.model.context, "tokens within the context");
+  TensorView result;
+  while (!tokens.empty()) {
+    const std::size_t count = std::min(tokens.size(), static_cast<std::size_t>(piece_));
+    result = run(count == 1 ? decode_ : prompt_, tokens.first(count), cached);
+    tokens = tokens.subspan(count);
+    cached += static_cast<std::int64_t>(count);
+  }
   logits_.resize(static_cast<std::size_t>(config_.model.vocabulary));
   for (std::size_t v = 0; v < logits_.size(); ++v)
     logits_[v] =

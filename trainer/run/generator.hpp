@@ -1,4 +1,4 @@
-// Generates text: the prompt goes through the model once, then a token at a time over the KV cache.
+// Generates text: the prompt goes through the model in pieces, then a token at a time, over the KV cache.
 //
 // When the model's context is full, its second half is read again as a prompt and generation goes on.
 #pragma once
@@ -12,6 +12,7 @@
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/plan/host_memory.hpp"
 #include "trainer/run/sampling.hpp"
 #include "trainer/run/trained_model.hpp"
 
@@ -19,9 +20,12 @@ namespace muster {
 
 class Generator {
  public:
+  // Throws UserError when there is no such checkpoint (trained_model.hpp), or not the memory.
   Generator(const Config& config, std::optional<std::int64_t> checkpoint, MemoryAccount& account);
 
   const TrainedModel& model() const { return model_; }
+  // What it takes.
+  const MemoryByKind& memory() const { return memory_; }
 
   // Appends up to `count` tokens to `tokens` (at least one), calling `token` for each; ends early when that
   // returns false.
@@ -32,13 +36,15 @@ class Generator {
   std::span<const float> logits(std::span<const std::int32_t> tokens, std::int64_t cached);
 
  private:
-  const Plan& plan_for(std::int64_t length);
+  // Runs a plan over as many of its rows as there are tokens.
+  TensorView run(const Plan& plan, std::span<const std::int32_t> tokens, std::int64_t cached);
 
   Config config_;
-  MemoryAccount& account_;
-  Plan decode_;                 // one token
-  std::optional<Plan> prompt_;  // the prompt last read
-  Plan longest_;                // a whole context; sizes the arena
+  std::int64_t piece_;  // tokens of a prompt read at once
+  Plan decode_;         // one token
+  Plan prompt_;         // a piece
+  std::uint64_t arena_bytes_;
+  MemoryByKind memory_;
   TrainedModel model_;
   Buffer cache_;
   std::vector<float> logits_;

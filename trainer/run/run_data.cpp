@@ -50,18 +50,18 @@ Loader RunData::validation(const Config& config, MemoryAccount& account) const {
   return Loader({{datasets_.front().get(), 1}}, loader_options(config, Split::validation), account);
 }
 
+std::uint64_t RunData::memory(const Config& config, Split split) const {
+  std::vector<const DatasetInfo*> sources;
+  for (const auto& dataset : datasets_) sources.push_back(&dataset->info());
+  if (split == Split::validation) sources.resize(1);
+  const Loader::Options options = loader_options(config, split);
+  return Loader::memory(sources, options) +
+         Prefetch::memory(options, prefetch_depth, config.train.micro_batch);
+}
+
 std::uint64_t RunData::memory(const Config& config) const {
-  std::vector<const DatasetInfo*> all;
-  for (const auto& dataset : datasets_) all.push_back(&dataset->info());
-  const Loader::Options training = loader_options(config, Split::train);
-  std::uint64_t bytes =
-      Loader::memory(all, training) + Prefetch::memory(training, prefetch_depth, config.train.micro_batch);
-  if (has_validation(config)) {
-    const Loader::Options validation = loader_options(config, Split::validation);
-    bytes += Loader::memory(std::span(all).first(1), validation) +
-             Prefetch::memory(validation, prefetch_depth, config.train.micro_batch);
-  }
-  return bytes;
+  const bool evaluates = config.eval.every > 0 && has_validation(config);
+  return memory(config, Split::train) + (evaluates ? memory(config, Split::validation) : 0);
 }
 
 }  // namespace muster

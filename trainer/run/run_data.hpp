@@ -37,7 +37,9 @@ class RunData {
   // Of the first source.
   Loader validation(const Config& config, MemoryAccount& account) const;
 
-  // What loaders and prefetch rings of a training run take.
+  // What the loader and the prefetch ring of a split take.
+  std::uint64_t memory(const Config& config, Split split) const;
+  // The same of a whole training run, which has those of the validation split if it evaluates.
   std::uint64_t memory(const Config& config) const;
 
  private:

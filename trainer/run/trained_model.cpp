@@ -9,6 +9,16 @@
 
 namespace muster {
 
+MemoryByKind TrainedModel::memory(const Config& config, const Plan& plan, std::uint64_t arena_bytes) {
+  const auto elements = static_cast<std::uint64_t>(plan.space.elements);
+  MemoryByKind memory{};
+  memory[static_cast<std::size_t>(MemoryKind::parameters)] = Buffer::counted(elements * 4);
+  if (config.run.precision == Precision::bf16)
+    memory[static_cast<std::size_t>(MemoryKind::compute_weights)] = Buffer::counted(elements * 2);
+  memory[static_cast<std::size_t>(MemoryKind::activations)] = Buffer::counted(arena_bytes);
+  return memory;
+}
+
 TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
                            std::uint64_t arena_bytes, MemoryAccount& account) {
   const std::string folder = RunFolder(config.run.dir).checkpoints();

@@ -8,6 +8,7 @@
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/plan/host_memory.hpp"
 
 namespace muster {
 
@@ -18,6 +19,9 @@ class TrainedModel {
   // such checkpoint.
   TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
                std::uint64_t arena_bytes, MemoryAccount& account);
+
+  // What it takes.
+  static MemoryByKind memory(const Config& config, const Plan& plan, std::uint64_t arena_bytes);
 
   Bindings bindings() const { return {arena_.data(), master_.data(), compute_.data(), nullptr, nullptr}; }
   const std::string& path() const { return path_; }

@@ -66,11 +66,13 @@ class TrainingRun {
   RunResult run();
 
  private:
-  static Attempt begin_attempt(const Config& config, const RunFolder& folder, Communicator& comm);
+  std::string agree_on_fingerprint() const;
   RunPlan make_plan_or_refuse();
+  Attempt begin_attempt();
+  std::shared_ptr<spdlog::logger> open_log();
+  void prepare_evaluation();
   void start_or_resume();
   bool resume();
-  void check_promises() const;
   void check_sent(std::uint64_t bytes);
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
@@ -85,12 +87,13 @@ class TrainingRun {
   const RunHost& host_;
   Communicator& comm_;
   RunData data_;
+  std::uint64_t runtime_bytes_ = resident_bytes();
+  std::string fingerprint_;
+  RunPlan plan_;
+  // Taken only by a run that can begin: an attempt ends the one before it.
   RunFolder folder_;
   Attempt attempt_;
   std::shared_ptr<spdlog::logger> log_;
-  std::uint64_t runtime_bytes_ = resident_bytes();
-  std::string fingerprint_ = fingerprint("cpu");
-  RunPlan plan_;
   Loader training_loader_;
   Prefetch prefetch_;
   std::optional<Loader> validation_loader_;
@@ -114,66 +117,76 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       host_(host),
       comm_(host.comm),
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
-      folder_(config_.run.dir),
-      attempt_(begin_attempt(config_, folder_, comm_)),
-      log_(agree(comm_, "opening the log",
-                 [&] { return make_log(folder_.log(comm_.rank()), host.console && rank_0()); })),
+      fingerprint_(agree_on_fingerprint()),
       plan_(make_plan_or_refuse()),
+      folder_(config_.run.dir),
+      attempt_(begin_attempt()),
+      log_(open_log()),
       training_loader_(
           agree(comm_, "opening the data", [&] { return data_.training(config_, host.account); })),
       prefetch_(training_loader_, host.account, prefetch_depth, config_.train.micro_batch),
-      state_(plan_, config_, host.account),
+      state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, host.account); })),
       step_(config_, plan_, state_, comm_, host.compute, host.account),
       watchdog_(comm_, config_.run.watchdog),
       peak_(measure_matrix_peak(config_.run.precision, comm_)) {
-  if (data_.has_validation(config_)) {
-    validation_loader_.emplace(data_.validation(config_, host.account));
-    evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, host.compute, host.account);
-  } else if (config_.eval.every > 0) {
-    agree(comm_, "preparing the evaluation", [&] {
-      throw UserError(
-          "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or "
-          "set "
-          "eval.every = 0",
-          config_.data.sources().front().path, config_.train.sequence);
-    });
-  }
-  check_promises();
+  if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
+  check_as_planned(host.account, plan_.memory);
   start_or_resume();
 }
 
-// Rank 0 takes the number; a run folder belongs to one attempt at a time.
-Attempt TrainingRun::begin_attempt(const Config& config, const RunFolder& folder, Communicator& comm) {
-  const std::int64_t mine = agree(comm, "taking the run's folder", [&]() -> std::int64_t {
-    if (comm.rank() != 0) return 0;
-    if (config.run.fresh) folder.require_empty();
-    folder.create();
-    return Attempt::begin(folder).number();
+// Bits are promised only where ranks compute alike.
+std::string TrainingRun::agree_on_fingerprint() const {
+  const std::string mine = fingerprint("cpu");
+  const std::vector<std::string> all = gather_strings(comm_, mine, "fingerprints");
+  agree(comm_, "comparing fingerprints", [&] {
+    if (config_.train.reduction == Reduction::invariant && mine != all[0])
+      throw UserError(
+          "rank {} on {} runs another binary, libraries or processor than rank 0 ({} instead of {}), and "
+          "train.reduction = \"invariant\" wants them alike: start all ranks alike, or a new run with "
+          "\"fast\"",
+          comm_.rank(), host_name(), mine, all[0]);
   });
-  return Attempt::join(folder,
-                       std::stoll(gather_strings(comm, std::to_string(mine), "number of the attempt")[0]));
+  return mine;
 }
 
 RunPlan TrainingRun::make_plan_or_refuse() {
   return agree(comm_, "planning", [&] {
     RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_));
-    refuse_if_too_large(plan, available_bytes(), comm_.local_size());
-    if (rank_0()) log_->info("{}", describe(plan, config_, runtime_bytes_));
+    refuse_if_too_large(plan.memory, available_bytes(), comm_.local_size());
     return plan;
   });
 }
 
-// Every byte comes from a Buffer, and the plan knew of it.
-void TrainingRun::check_promises() const {
-  for (std::size_t k = 0; k < memory_kinds; ++k) {
-    const auto kind = static_cast<MemoryKind>(k);
-    if (host_.account.now(kind) != plan_.memory[k])
-      throw Defect(fmt::format("{} takes {} bytes, the plan says {}", name_of(kind), host_.account.now(kind),
-                               plan_.memory[k]));
-  }
+// Rank 0 takes the number; a run folder belongs to one attempt at a time.
+Attempt TrainingRun::begin_attempt() {
+  const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
+    if (!rank_0()) return 0;
+    if (config_.run.fresh) folder_.require_empty();
+    folder_.create();
+    return Attempt::begin(folder_).number();
+  });
+  return Attempt::join(folder_,
+                       std::stoll(gather_strings(comm_, std::to_string(mine), "number of the attempt")[0]));
 }
 
-// And of every byte that is sent.
+std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
+  auto log = agree(comm_, "opening the log",
+                   [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
+  if (rank_0()) log->info("{}", describe(plan_, config_, runtime_bytes_));
+  return log;
+}
+
+void TrainingRun::prepare_evaluation() {
+  if (!data_.has_validation(config_))
+    throw UserError(
+        "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or set "
+        "eval.every = 0",
+        config_.data.sources().front().path, config_.train.sequence);
+  validation_loader_.emplace(data_.validation(config_, host_.account));
+  evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, host_.compute, host_.account);
+}
+
+// The plan knew of every byte that is sent.
 void TrainingRun::check_sent(std::uint64_t bytes) {
   most_sent_ = std::max(most_sent_, bytes);
   if (bytes > plan_.bytes_sent_per_step)
@@ -231,6 +244,7 @@ RunResult TrainingRun::run() {
   if (rank_0() && progress_.step < config_.train.steps)
     log_->info("{}", progress_heading(config_.train.steps));
   if (progress_.step < config_.train.steps) step_.request(prefetch_, progress_.step);
+  Clock::time_point recorded = Clock::now();
   while (progress_.step < config_.train.steps && !result.interrupted) {
     const Clock::time_point start = Clock::now();
     watchdog_.set_step(progress_.step + 1);
@@ -243,7 +257,7 @@ RunResult TrainingRun::run() {
     const double step_seconds = seconds_since(start);
     const bool last = progress_.step == config_.train.steps;
     if (config_.eval.every > 0 && (last || progress_.step % config_.eval.every == 0)) evaluate();
-    record(step, step_seconds, seconds_since(start));
+    record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
     result.interrupted = step.stop && !last;
     if (last || result.interrupted ||
         (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
