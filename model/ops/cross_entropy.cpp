@@ -19,8 +19,8 @@ std::vector<TensorType> LinearCrossEntropy::infer(std::span<const TensorType> in
 
 Cost LinearCrossEntropy::cost(std::span<const TensorType> inputs, std::span<const TensorType> outputs) const {
   Cost cost = Op::cost(inputs, outputs);
-  cost.matrix_flops = (training_ ? 6.0 : 2.0) * static_cast<double>(inputs[0].elements()) *
-                      static_cast<double>(inputs[1].rows());
+  cost.matrix_flops =
+      (training_ ? 6.0 : 2.0) * static_cast<double>(inputs[0].elements()) * static_cast<double>(classes_);
   return cost;
 }
 

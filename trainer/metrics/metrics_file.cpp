@@ -41,7 +41,6 @@ std::string to_json_line(const StepRecord& record) {
   json["lr"] = record.lr;
   json["tokens_per_s"] = record.tokens_per_s;
   json["sol"] = record.sol;
-  json["mfu"] = record.mfu;
   json["seconds"] = record.seconds;
   json["wait_data_ms"] = record.wait_data_ms;
   json["wait_comm_ms"] = record.wait_comm_ms;

@@ -21,7 +21,6 @@ struct StepRecord {
   double seconds = 0;        // of the step, without evaluation and saving
   double tokens_per_s = 0;
   double sol = 0;  // fraction of the least time that the matrix products take; 0: peak unknown
-  double mfu = 0;  // the same against the data sheet; 0: unknown
   double wait_data_ms = 0;
   double wait_comm_ms = 0;
   std::optional<double> eval_loss = {};  // if this step was followed by an evaluation

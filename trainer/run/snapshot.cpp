@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "trainer/config/keys.hpp"
 
 namespace muster {
 
@@ -12,8 +14,13 @@ std::string to_json(const RunState& state, const Config& config) {
   nlohmann::ordered_json data = nlohmann::ordered_json::array();
   for (const SourceIdentity& source : state.sources)
     data.push_back({{"path", source.path}, {"weight", source.weight}, {"content", source.content}});
+  std::vector<std::string_view> may_change;
+  for (const Key& key : keys())
+    if (key.on_resume == OnResume::may_change) may_change.push_back(key.name);
+  const std::int64_t samples = state.progress.step * config.train.batch;
   const nlohmann::ordered_json json = {
-      {"samples", state.progress.step * config.train.batch},
+      {"samples", samples},
+      {"tokens", samples * config.train.sequence},
       {"step", state.progress.step},
       {"updates", state.progress.updates},
       {"targets", state.progress.targets},
@@ -23,6 +30,7 @@ std::string to_json(const RunState& state, const Config& config) {
       {"tokenizer", state.tokenizer},
       {"fingerprint", state.fingerprint},
       {"config", state.config},
+      {"may_change", may_change},
   };
   return json.dump();
 }

@@ -1,7 +1,6 @@
 #include "trainer/step/gradient_exchange.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <fmt/format.h>
 
 #include "model/ops/flat.hpp"
@@ -9,10 +8,11 @@
 namespace muster {
 
 GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm,
-                                   MemoryAccount& account)
+                                   WaitClock& waits, MemoryAccount& account)
     : plan_(plan),
       state_(state),
       comm_(comm),
+      waits_(waits),
       adds_(combine_order(plan.roots)),
       arrived_(plan.buckets.size()) {
   std::vector<int> count(static_cast<std::size_t>(plan.ranks));
@@ -71,9 +71,9 @@ void GradientExchange::start(std::size_t bucket, const Event& ready) {
 }
 
 std::span<float> GradientExchange::finish(std::size_t bucket, Stream& stream) {
-  const auto start = std::chrono::steady_clock::now();
-  for (const Event& event : arrived_[bucket]) stream.wait(event);
-  waited_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  waits_.during([&] {
+    for (const Event& event : arrived_[bucket]) stream.wait(event);
+  });
   for (const Add& add : adds_) {
     const std::span<float> left = operand(static_cast<std::size_t>(add.left), bucket);
     const std::span<const float> right = operand(static_cast<std::size_t>(add.right), bucket);

@@ -14,12 +14,14 @@
 #include "core/stream.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/model_state.hpp"
+#include "trainer/step/wait_clock.hpp"
 
 namespace muster {
 
 class GradientExchange {
  public:
-  GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm, MemoryAccount& account);
+  GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits,
+                   MemoryAccount& account);
 
   // Sends bucket `bucket` of this rank's roots once `ready` is complete.
   void start(std::size_t bucket, const Event& ready);
@@ -27,21 +29,18 @@ class GradientExchange {
   // Appends to the stream what makes the sum of this rank's piece, and returns where it will lie.
   std::span<float> finish(std::size_t bucket, Stream& stream);
 
-  // How long finish() has blocked the calling thread, which it does on streams that run inline.
-  double waited_ms() const { return waited_ms_; }
-
  private:
   std::span<float> operand(std::size_t root, std::size_t bucket) const;
 
   const RunPlan& plan_;
   ModelState& state_;
   Communicator& comm_;
+  WaitClock& waits_;
   Buffer staging_;
   std::vector<std::int64_t> staging_begin_;  // of each bucket, elements
   std::vector<int> index_in_rank_;           // of each root among its rank's roots
   std::vector<Add> adds_;
   std::vector<std::vector<Event>> arrived_;  // by bucket
-  double waited_ms_ = 0;
 };
 
 }  // namespace muster

@@ -13,31 +13,31 @@ TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState
       plan_(plan),
       comm_(comm),
       stream_(stream),
-      exchange_(plan, state, comm, account),
+      exchange_(plan, state, comm, waits_, account),
       backward_(config, plan, state, exchange_, stream),
       reports_(plan),
       norm_(plan, account),
-      update_(config, plan, state, comm),
+      update_(config, plan, state, comm, waits_),
       sums_(plan.buckets.size()) {}
 
 StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, bool stop) {
   backward_.run(prefetch, progress.step);
   stream_.synchronize();
-  const LeafReports::Summary summary =
-      reports_.gather(comm_, backward_.leaves(), stop, backward_.failure() != nullptr);
-  const double waited_before = exchange_.waited_ms();
+  LeafReports::Summary summary;
+  waits_.during(
+      [&] { summary = reports_.gather(comm_, backward_.leaves(), stop, backward_.failure() != nullptr); });
   for (const std::size_t bucket : backward_.order()) {
     sums_[bucket] = exchange_.finish(bucket, stream_);
     norm_.add(bucket, sums_[bucket], stream_);
   }
-  const double squared = norm_.squared(comm_, stream_);
+  double squared = 0;
+  waits_.during([&] { squared = norm_.squared(comm_, stream_); });
   if (summary.failed) agree_on(comm_, "reading data", backward_.failure());
 
   StepResult result;
   result.targets = summary.targets;
   result.stop = summary.stop;
   result.wait_data_ms = backward_.wait_data_ms();
-  result.wait_comm_ms = exchange_.waited_ms() - waited_before;
   if (summary.targets > 0) {
     const auto n = static_cast<double>(summary.targets);
     result.loss = summary.loss / n;
@@ -49,6 +49,7 @@ StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, 
   ++progress.step;
   progress.targets += result.targets;
   stream_.synchronize();
+  result.wait_comm_ms = waits_.take_ms();
   return result;
 }
 

@@ -22,6 +22,7 @@
 #include "trainer/step/leaf_reports.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/update.hpp"
+#include "trainer/step/wait_clock.hpp"
 
 namespace muster {
 
@@ -40,7 +41,7 @@ struct StepResult {
   bool clipped = false;
   bool stop = false;  // some rank was asked to stop
   double wait_data_ms = 0;
-  double wait_comm_ms = 0;  // for other ranks' gradients
+  double wait_comm_ms = 0;  // for other ranks
 };
 
 class TrainingStep {
@@ -61,6 +62,7 @@ class TrainingStep {
   const RunPlan& plan_;
   Communicator& comm_;
   Stream& stream_;
+  WaitClock waits_;
   GradientExchange exchange_;
   Backward backward_;
   LeafReports reports_;

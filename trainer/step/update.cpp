@@ -17,8 +17,9 @@ std::vector<std::span<std::byte>> pieces_of(const Bucket& bucket, const Buffer& 
 
 }  // namespace
 
-Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm)
-    : config_(config), plan_(plan), state_(state), comm_(comm) {
+Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm,
+               WaitClock& waits)
+    : config_(config), plan_(plan), state_(state), comm_(comm), waits_(waits) {
   for (const Range& range : plan.updated)
     segments_.push_back(segments(plan.training.graph, plan.training.space, range));
 }
@@ -47,7 +48,7 @@ void Update::apply(const AdamW& rule, std::span<const std::span<float>> sums, St
                                           stream.record()));
   }
   for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
-    if (!gathered.empty()) stream.wait(gathered[b]);
+    if (!gathered.empty()) waits_.during([&] { stream.wait(gathered[b]); });
     stream.enqueue([this, range = plan_.buckets[b].range] { state_.refresh_compute(range); });
   }
 }
@@ -62,9 +63,12 @@ std::span<const float> Update::gradient(std::size_t bucket, std::span<float> sum
   stream.enqueue([sum, own] {
     if (sum.data() != own.data()) std::copy(sum.begin(), sum.end(), own.begin());
   });
-  if (plan_.ranks > 1)
-    stream.wait(comm_.all_gather(pieces_of(plan_.buckets[bucket], state_.gradients[0]),
-                                 fmt::format("all_gather of gradients, bucket {}", bucket), stream.record()));
+  if (plan_.ranks > 1) {
+    const Event gathered =
+        comm_.all_gather(pieces_of(plan_.buckets[bucket], state_.gradients[0]),
+                         fmt::format("all_gather of gradients, bucket {}", bucket), stream.record());
+    waits_.during([&] { stream.wait(gathered); });
+  }
   return space.subspan(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
 }
 

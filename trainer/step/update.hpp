@@ -12,12 +12,13 @@
 #include "model/ops/flat.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/model_state.hpp"
+#include "trainer/step/wait_clock.hpp"
 
 namespace muster {
 
 class Update {
  public:
-  Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm);
+  Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
 
   // `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set for each parameter
   // here.
@@ -30,6 +31,7 @@ class Update {
   const RunPlan& plan_;
   ModelState& state_;
   Communicator& comm_;
+  WaitClock& waits_;
   std::vector<std::vector<Segment>> segments_;  // by bucket, of what this rank updates
 };
 
