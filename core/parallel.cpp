@@ -10,8 +10,11 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "core/error.hpp"
 
 namespace muster {
 namespace {
@@ -28,14 +31,15 @@ void pause_briefly() {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    } catch (const std::system_error& error) {
+      stop();
+      throw UserError("cannot start {} threads ({}): lower run.threads", threads, error.code().message());
+    }
   }
 
-  ~Pool() {
-    stopping_.store(true);
-    announce();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~Pool() { stop(); }
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
@@ -60,6 +64,12 @@ class Pool {
 
  private:
   static constexpr int spin_limit = 4000;  // about 50 microseconds
+
+  void stop() {
+    stopping_.store(true);
+    announce();
+    for (std::thread& worker : workers_) worker.join();
+  }
 
   void announce() {
     loops_.fetch_add(1);
