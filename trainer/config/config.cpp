@@ -1,6 +1,8 @@
 #include "trainer/config/config.hpp"
 
+#include <cstdint>
 #include <fmt/format.h>
+#include <limits>
 
 #include "core/error.hpp"
 
@@ -50,6 +52,11 @@ void check_relations(const Config& config) {
     throw UserError(
         "train.micro_batch = {} does not divide train.batch / train.shards = {}; choose a divisor",
         train.micro_batch, train.batch / train.shards);
+  if (train.micro_batch * train.sequence > std::numeric_limits<std::int32_t>::max())
+    throw UserError(
+        "train.micro_batch = {} sequences of train.sequence = {} are more than 2^31 - 1 tokens at once; lower "
+        "train.micro_batch",
+        train.micro_batch, train.sequence);
   if (!config.data.path.empty() && !config.data.source.empty())
     throw UserError("data.path and data.source are both given; keep one of them");
 }

@@ -19,6 +19,10 @@ constexpr KeyRule at_least_0{"at least 0", [](double v) { return v >= 0; }};
 // Counts stay far from where their products would overflow.
 constexpr KeyRule count{"from 0 to 2^31 - 1", [](double v) { return v >= 0 && v < 0x1p31; }};
 constexpr KeyRule count_from_1{"from 1 to 2^31 - 1", [](double v) { return v >= 1 && v < 0x1p31; }};
+constexpr KeyRule extent{"from 1 to 2^24", [](double v) { return v >= 1 && v <= 0x1p24; }};
+constexpr KeyRule extent_or_0{"from 0 to 2^24", [](double v) { return v >= 0 && v <= 0x1p24; }};
+constexpr KeyRule few{"from 0 to 4096", [](double v) { return v >= 0 && v <= 4096; }};
+constexpr KeyRule few_from_1{"from 1 to 4096", [](double v) { return v >= 1 && v <= 4096; }};
 constexpr KeyRule above_0{"greater than 0", [](double v) { return v > 0; }};
 constexpr KeyRule from_0_to_1{"from 0 to 1", [](double v) { return v >= 0 && v <= 1; }};
 constexpr KeyRule below_1{"at least 0 and below 1", [](double v) { return v >= 0 && v < 1; }};
@@ -95,15 +99,15 @@ constexpr Key table[] = {
     row<run, &R::precision>("run.precision", anything, fixed, "of activations and matrix products; bf16 keeps f32 master weights and sums"),
     row<run, &R::fresh>("run.fresh", anything, may_change, "start anew and want an empty folder instead of resuming"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
-    row<run, &R::threads>("run.threads", count, may_change, "threads of a rank; 0: the host's cores divided by its ranks"),
+    row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the host's cores divided by its ranks"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),
 
     row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2) or llama (rotary positions, RMSNorm, SwiGLU)"),
-    row<model, &M::layers>("model.layers", count_from_1, fixed, "number of blocks"),
-    row<model, &M::width>("model.width", count_from_1, fixed, "channels of the residual stream"),
+    row<model, &M::layers>("model.layers", few_from_1, fixed, "number of blocks"),
+    row<model, &M::width>("model.width", extent, fixed, "channels of the residual stream"),
     row<model, &M::heads>("model.heads", count_from_1, fixed, "query heads; divides the width"),
     row<model, &M::kv_heads>("model.kv_heads", count, fixed, "key and value heads; divides the heads; 0: as many as heads"),
-    row<model, &M::feed_forward>("model.feed_forward", count, fixed, "hidden channels of the feed-forward layer; 0: 4 x width (gpt) or 8/3 x width rounded up to 128 (llama)"),
+    row<model, &M::feed_forward>("model.feed_forward", extent_or_0, fixed, "hidden channels of the feed-forward layer; 0: 4 x width (gpt) or 8/3 x width rounded up to 128 (llama)"),
     row<model, &M::vocabulary>("model.vocabulary", count, fixed, "number of tokens; 0: that of the dataset's tokenizer"),
     row<model, &M::context>("model.context", count, fixed, "longest sequence that the model can read; 0: train.sequence"),
     row<model, &M::dropout>("model.dropout", below_1, fixed, "probability that an activation is dropped in training"),
