@@ -8,8 +8,7 @@
 
 namespace muster {
 
-inline void expect(const Op& op, bool holds, const char* what,
-                   std::source_location where = std::source_location::current()) {
+inline void expect(const Op& op, bool holds, const char* what, SourceLine where = SourceLine::current()) {
   if (!holds) throw Defect(std::string(op.name()) + ": " + what, where);
 }
 

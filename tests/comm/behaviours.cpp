@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <source_location>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -19,15 +18,12 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 template <class A, class B>
-void expect_equal(const A& seen, const B& wanted,
-                  std::source_location where = std::source_location::current()) {
+void expect_equal(const A& seen, const B& wanted, SourceLine where = SourceLine::current()) {
   if (!(seen == wanted))
-    throw std::runtime_error(fmt::format("{}:{}: not the expected value", where.file_name(), where.line()));
+    throw std::runtime_error(fmt::format("{}:{}: not the expected value", where.file, where.line));
 }
 
-void expect(bool holds, std::source_location where = std::source_location::current()) {
-  expect_equal(holds, true, where);
-}
+void expect(bool holds, SourceLine where = SourceLine::current()) { expect_equal(holds, true, where); }
 
 std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
 
