@@ -45,6 +45,7 @@ int generate_command(const GenerateOptions& options) {
   });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("\n");
+  std::fflush(stdout);
   fmt::print(stderr, "{} tokens, {:.1f} tokens/s\n", written, static_cast<double>(written) / seconds);
   return 0;
 }
