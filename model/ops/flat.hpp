@@ -16,7 +16,7 @@ namespace muster {
 inline constexpr std::int64_t flat_block = 4096;
 
 // AdamW with decoupled decay (Loshchilov, Hutter 2019), as PyTorch computes it, in f32:
-//   g = gradient * gradient_scale                    (1/N and the clip factor; contracts of loss and norm)
+//   g = gradient * gradient_scale                    (1/N and the clip factor)
 //   w *= 1 - lr decay;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon)
 struct AdamW {
