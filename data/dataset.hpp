@@ -1,13 +1,15 @@
 // A dataset is a folder: dataset.json and the shards that it lists.
 //
-// dataset.json, written last: {"format": 1, "tokenizer": {...}, "tokenizer_hash": "16 hex digits",
-//   "vocabulary": 257, "token_type": "u16", "splits": {"train": {"text_bytes": N, "shards": [{"file":
-//   "train-00000.h5", "tokens": N, "documents": N, "bytes": N, "xxh3": "16 hex digits"}, ...]},
-//   "validation": ...}}. "text_bytes" is the length of the raw text of the split (0: unknown), from which
-//   bits per byte follow.
-// A shard: /tokens, u16 if the vocabulary is at most 65,536, else u32; /document_ends, i64, exclusive offsets
-// into
-//   /tokens; attributes format_version, vocabulary, tokenizer_hash. A document never crosses a shard.
+// dataset.json, written last:
+//   {"format": 1, "tokenizer": {...}, "tokenizer_hash": "16 hex digits", "vocabulary": 257, "token_type": "u16",
+//    "splits": {"train": {"text_bytes": N,
+//                         "shards": [{"file": "train-00000.h5", "tokens": N, "documents": N, "bytes": N,
+//                                     "xxh3": "16 hex digits"}, ...]},
+//               "validation": ...}}
+// "text_bytes" is the length of the raw text of the split (0: unknown), from which bits per byte follow.
+//
+// A shard: /tokens, u16 if the vocabulary is at most 65,536, else u32; /document_ends, i64, exclusive offsets into
+// /tokens; attributes format_version, vocabulary, tokenizer_hash. A document never crosses a shard.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Rotary positions (Su et al. 2021, "RoFormer"), in the half-split pairing of Llama.
 //
-// Each of the first `rotated_heads` heads of D columns in a row is turned by its position p: for i in [0,
-// D/2)
+// Each of the first `rotated_heads` heads of D columns in a row is turned by its position p:
+// for i in [0, D/2)
 //   angle = p base^(-2 i / D),   (a, b) = (x[i], x[i + D/2])
 //   y[i] = a cos(angle) - b sin(angle),   y[i + D/2] = b cos(angle) + a sin(angle)
 // The other columns (values) are copied. The gradient turns back by the same angle. Angles in f64, arithmetic
