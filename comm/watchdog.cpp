@@ -1,14 +1,13 @@
 #include "comm/watchdog.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 
 namespace muster {
 namespace {
@@ -16,11 +15,6 @@ namespace {
 // Ranks that wait in the same collective notice it at about the same time; the first must not end the others
 // before they have said so.
 constexpr std::chrono::milliseconds time_to_report{500};
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 #include "trainer/run_folder.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -14,6 +13,7 @@
 
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/host.hpp"
 
 namespace muster {
 namespace {
@@ -26,12 +26,6 @@ void make_folder(const std::string& path) {
   if (error)
     throw UserError("cannot make the folder {}: {}; choose another run.dir or mend it", path,
                     error.message());
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
 }
 
 // The largest number that names a file in `path`.

@@ -1,8 +1,7 @@
 // Activation functions of feed-forward layers.
 //
-//   gelu(z)   = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))            Hendrycks and Gimpel 2016, the tanh
-//   form of GPT-2 swiglu(g, u) = silu(g) u,  silu(g) = g / (1 + exp(-g))               Shazeer 2020, "GLU
-//   variants improve Transformer"
+//   gelu(z)      = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))    Hendrycks, Gimpel 2016, GPT-2's tanh form
+//   swiglu(g, u) = silu(g) u,  silu(g) = g / (1 + exp(-g))          Shazeer 2020
 //
 // Types f32 or bf16; arithmetic in f32.
 #pragma once

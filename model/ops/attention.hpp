@@ -1,15 +1,20 @@
 // Scaled dot-product attention without a T x T matrix in memory (Dao et al. 2022, "FlashAttention").
 //
-//   P[i, j] = exp(q_i . k_j / sqrt(D) - lse_i) over the keys j that query i may see,  o_i = sum_j drop(P[i,
-//   j]) v_j lse_i = log sum_j exp(q_i . k_j / sqrt(D)) backward: delta_i = do_i . o_i;  dP = drop(do_i .
-//   v_j);  dS = P (dP - delta_i);  dq_i = sum_j dS k_j / sqrt(D), ...
+//   P[i, j] = exp(q_i . k_j / sqrt(D) - lse_i) over the keys j that query i may see
+//   lse_i   = log sum_j exp(q_i . k_j / sqrt(D))
+//   o_i     = sum_j drop(P[i, j]) v_j
+//
+//   backward: delta_i = do_i . o_i,  dP = drop(do_i . v_j),  dS = P (dP - delta_i)
+//   dq_i = sum_j dS k_j / sqrt(D),  dk_j = sum_i dS q_i / sqrt(D),  dv_j = sum_i drop(P[i, j]) do_i
 //
 // Heads: query head h reads key and value head h / (H / H_kv) (grouped queries, Ainslie et al. 2023).
+//
 // Masks: causal: query i sees keys j <= i + (T_k - T_q). Documents: `document_starts` i32 are ascending
 // offsets into the B T tokens, beginning with 0, unused entries repeat B T; a query sees keys of its own
 // document only. Dropout keeps P[i, j] with probability 1 - p and divides by it; the Philox element within
-// the sample is (h T_q + i) T_k + j. Types f32 or bf16; scores, softmax and sums in f32; lse f32 (natural
-// logarithm).
+// the sample is (h T_q + i) T_k + j.
+//
+// Types f32 or bf16; scores, softmax and sums in f32; lse f32 (natural logarithm).
 #pragma once
 
 #include "model/ops/op.hpp"

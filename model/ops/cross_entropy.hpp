@@ -1,13 +1,13 @@
 // The head of a language model: product with the (tied or own) table, softmax and cross-entropy, in chunks of
 // rows, so that the N x V logits never exist at once.
 //
-//   logits[n, v] = sum_c x[n, c] w[v, c]         v in [0, V): V classes in use, the rows of w beyond them are
-//   padding loss = sum over n with target[n] >= 0 of (log sum_v exp(logits[n, v]) - logits[n, target[n]])
-//   (f64) dlogits[n, v] = softmax(logits)[n, v] - [v = target[n]], zero for ignored rows;  dx = dlogits w; dw
-//   = dlogits^T x
+//   logits[n, v] = sum_c x[n, c] w[v, c]
+//   loss = sum over n with target[n] >= 0 of (log sum_v exp(logits[n, v]) - logits[n, target[n]])      (f64)
+//   dlogits[n, v] = softmax(logits)[n, v] - [v = target[n]], zero for ignored rows
+//   dx = dlogits w        dw = dlogits^T x
 //
-// The gradient of the sum with respect to itself is one, so dx and dw are computed on the way, while a chunk
-// is in cache.
+// v runs over the V classes in use; the rows of w beyond them are padding. The gradient of the sum with
+// respect to itself is one, so dx and dw are computed on the way, while a chunk is in cache.
 #pragma once
 
 #include "model/ops/op.hpp"

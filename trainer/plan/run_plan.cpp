@@ -10,6 +10,9 @@
 namespace muster {
 namespace {
 
+// Beyond it, figures of the plan would overflow before anything is refused for its memory.
+constexpr std::int64_t most_parameters = std::int64_t{1} << 42;
+
 Division divide(const Config& config, int ranks) {
   const TrainConfig& train = config.train;
   if (train.reduction == Reduction::invariant) {
@@ -72,6 +75,10 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
       {},
       {},
       {}};
+  if (plan.training.space.elements > most_parameters)
+    throw UserError(
+        "a model of {} parameters is beyond any machine: lower model.layers, model.width or model.vocabulary",
+        plan.parameters());
   plan.rank = rank;
   plan.ranks = ranks;
   for (int r = 0; r < ranks; ++r) {

@@ -1,7 +1,6 @@
 #include "trainer/run/matrix_peak.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -9,14 +8,15 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <system_error>
-#include <unistd.h>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/host.hpp"
 #include "core/parallel.hpp"
 #include "model/ops/kernel.hpp"
 #include "model/ops/linear.hpp"
+#include "trainer/config/config.hpp"
 
 namespace muster {
 namespace {
@@ -72,11 +72,8 @@ std::filesystem::path cache_file(Precision precision, const Communicator& comm) 
   if (cache == nullptr && home == nullptr) return {};
   const std::filesystem::path folder =
       cache != nullptr ? std::filesystem::path(cache) : std::filesystem::path(home) / ".cache";
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
   return folder / "muster" /
-         fmt::format("matrix-peak-{}-{}-{}x{}", host.data(),
-                     spellings(precision)[static_cast<std::size_t>(precision)], comm.local_size(),
+         fmt::format("matrix-peak-{}-{}-{}x{}", host_name(), spelling(precision), comm.local_size(),
                      thread_count());
 }
 

@@ -1,18 +1,17 @@
 #include "trainer/run/training_run.hpp"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 #include <utility>
 
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "core/parallel.hpp"
 #include "core/text.hpp"
 #include "trainer/build_info.hpp"
@@ -37,12 +36,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 // The order of samples hangs on the sources and their weights; where their folders lie does not matter.
@@ -172,7 +165,11 @@ Attempt TrainingRun::begin_attempt() {
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
-  if (rank_0()) log->info("{}", describe(plan_, config_, runtime_bytes_));
+  if (!rank_0()) return log;
+  if (const auto before = attempt_.previous(); before && before->alive)
+    log->info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
+              attempt_.number());
+  log->info("{}", describe(plan_, config_, runtime_bytes_));
   return log;
 }
 

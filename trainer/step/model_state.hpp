@@ -1,5 +1,4 @@
-// The memory that a training run holds: parameters, gradients, optimizer state, one arena. Nothing is taken
-// after this.
+// The memory of a model in training: parameters, gradients, optimizer state, one arena.
 #pragma once
 
 #include <cstdint>
