@@ -90,7 +90,8 @@ std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
 }
 
 // Encodes blocks in parallel; the failure of the first block in order is thrown.
-std::vector<Encoded> encode_all(const std::vector<InputBlock>& blocks, const Tokenizer& tokenizer, DType type) {
+std::vector<Encoded> encode_all(const std::vector<InputBlock>& blocks, const Tokenizer& tokenizer,
+                                DType type) {
   std::vector<Encoded> encoded(blocks.size());
   std::vector<std::exception_ptr> failures(blocks.size());
   parallel_tasks(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int) {

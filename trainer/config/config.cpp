@@ -54,7 +54,8 @@ void check_relations(const Config& config) {
         train.micro_batch, train.batch / train.shards);
   if (train.micro_batch * train.sequence > std::numeric_limits<std::int32_t>::max())
     throw UserError(
-        "train.micro_batch = {} sequences of train.sequence = {} are more than 2^31 - 1 tokens at once; lower "
+        "train.micro_batch = {} sequences of train.sequence = {} are more than 2^31 - 1 tokens at once; "
+        "lower "
         "train.micro_batch",
         train.micro_batch, train.sequence);
   if (!config.data.path.empty() && !config.data.source.empty())
