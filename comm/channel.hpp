@@ -40,7 +40,7 @@ class Collective {
   void signal(int peer);
   void await_signal(int peer);
 
-  const Event& done() const { return done_; }
+  Event done() const { return done_.event(); }
 
  private:
   friend class Channel;
@@ -48,7 +48,7 @@ class Collective {
 
   std::string what_;
   Event after_;
-  Event done_ = Event::pending();
+  Promise done_;
   std::vector<Phase> phases_;
   std::size_t next_phase_ = 0;
   bool alone_;  // starts when no other such collective is under way

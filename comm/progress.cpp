@@ -47,7 +47,7 @@ void ProgressThread::post(std::function<void()> job) {
 }
 
 void ProgressThread::call(const std::function<void()>& job) {
-  const Event done = Event::pending();
+  const Promise done;
   post([&job, done] {
     std::exception_ptr failure;
     try {
@@ -57,7 +57,7 @@ void ProgressThread::call(const std::function<void()>& job) {
     }
     done.set_complete(failure);
   });
-  done.wait();
+  done.event().wait();
 }
 
 void ProgressThread::add(Progressing& object) { objects_.push_back(&object); }

@@ -196,7 +196,7 @@ void memory_is_read_only_after_its_event(Communicator& comm) {
   std::vector<Event> done;
   for (int step = 0; step < 6; ++step) {
     const auto row = std::span(values).subspan(index(step) * index(comm.size()), index(comm.size()));
-    compute.enqueue([row, step, &comm] { row[index(comm.rank())] = 100 * step + comm.rank(); });
+    compute.enqueue([row, step, &comm](NativeStream) { row[index(comm.rank())] = 100 * step + comm.rank(); });
     std::vector<std::span<std::byte>> pieces;
     for (std::int64_t& value : row) pieces.push_back(std::as_writable_bytes(std::span(&value, 1)));
     done.push_back(comm.all_gather(pieces, "row", compute.record()));
@@ -211,12 +211,10 @@ void memory_is_read_only_after_its_event(Communicator& comm) {
 void collectives_start_in_the_order_of_issue_whatever_completes_first(Communicator& comm) {
   // The later events complete first, and in another order on each rank.
   std::vector<Exchange> exchanges;
-  std::vector<Event> after, done;
-  for (int i = 0; i < 4; ++i) {
-    exchanges.emplace_back(comm, i, 50);
-    after.push_back(Event::pending());
-  }
-  for (int i = 0; i < 4; ++i) done.push_back(exchanges[index(i)].start(comm, after[index(i)]));
+  const std::vector<Promise> after(4);
+  std::vector<Event> done;
+  for (int i = 0; i < 4; ++i) exchanges.emplace_back(comm, i, 50);
+  for (int i = 0; i < 4; ++i) done.push_back(exchanges[index(i)].start(comm, after[index(i)].event()));
   expect(!done[3].complete());
   for (int i = 3; i >= 0; --i) after[index((i + comm.rank()) % 4)].set_complete();
   for (const Event& event : done) event.wait();
@@ -224,10 +222,10 @@ void collectives_start_in_the_order_of_issue_whatever_completes_first(Communicat
 }
 
 void a_collective_waits_for_its_event(Communicator& comm) {
-  const Event after = Event::pending();
+  const Promise after;
   Exchange exchange(comm, 1, 10);
   const std::uint64_t before = comm.bytes_sent();
-  const Event done = exchange.start(comm, after);
+  const Event done = exchange.start(comm, after.event());
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   expect(!done.complete());
   expect_equal(comm.bytes_sent(), before);

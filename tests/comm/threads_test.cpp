@@ -75,11 +75,11 @@ TEST(RunRanks, after_a_failure_every_later_collective_fails) {
 
 TEST(Communicator, a_failed_event_fails_the_collective_behind_it) {
   run_ranks(2, [](Communicator& comm) {
-    const Event after = Event::pending();
+    const Promise after;
     after.set_complete(std::make_exception_ptr(std::runtime_error("the kernel failed")));
     double value = 1;
     EXPECT_THROW(comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum,
-                                 "loss", after)
+                                 "loss", after.event())
                      .wait(),
                  std::runtime_error);
     EXPECT_EQ(value, 1);
@@ -137,7 +137,7 @@ TEST(Watchdog, is_silent_while_a_rank_computes_what_it_will_send) {
   run_ranks(1, [](Communicator& comm) {
     Watchdog watchdog(comm, 0.05);
     ThreadStream compute;
-    compute.enqueue([] { std::this_thread::sleep_for(std::chrono::milliseconds(250)); });
+    compute.enqueue([](NativeStream) { std::this_thread::sleep_for(std::chrono::milliseconds(250)); });
     double value = 1;
     comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum, "loss",
                     compute.record())
