@@ -18,7 +18,8 @@ namespace muster {
 
 class AsyncCommunicator final : public Communicator {
  public:
-  // What all_reduce takes from the account (nothing when there is one rank).
+  // What all_reduce takes from the account (nothing when there is one rank): data goes through it piece by
+  // piece, and one all_reduce ends before the next begins.
   static constexpr std::uint64_t staging_bytes = 256 << 10;
 
   // `delay`: see Channel.

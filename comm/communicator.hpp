@@ -3,7 +3,8 @@
 // Every collective is asynchronous: it starts when `after` is complete and everything issued before it on
 // this communicator has started, and returns an Event that completes it. Memory given to a collective must
 // stay untouched until then. All ranks issue the same collectives in the same order; `what` names a
-// collective in the watchdog's report ("all_gather of parameters, bucket 3").
+// collective in the watchdog's report ("all_gather of parameters, bucket 3"). Memory is the host's or a GPU's:
+// that of the device for which the communicator was made.
 #pragma once
 
 #include <cstddef>
@@ -50,24 +51,36 @@ class Communicator {
   virtual Event all_gather(std::span<const std::span<std::byte>> pieces, const std::string& what,
                            const Event& after = {}) = 0;
 
-  // In place; every rank ends with the same bits: contributions are combined in rank order. Meant for small
-  // data (losses, hashes, flags): it goes through a staging buffer of fixed size, piece by piece, and one
-  // all_reduce of a communicator ends before the next begins.
+  // In place; every rank ends with the same bits. Meant for small data (losses, hashes, flags). Contributions
+  // are combined in rank order, but where the backend sums (see sums): there in an order of its own.
   virtual Event all_reduce(std::span<std::byte> data, ReduceType type, ReduceOp op, const std::string& what,
                            const Event& after = {}) = 0;
 
   virtual Event broadcast(std::span<std::byte> data, int root, const std::string& what,
                           const Event& after = {}) = 0;
 
+  // Whether this backend sums by itself, on its way: faster, but in an order of its own, so that bits depend
+  // on the number of ranks. Where not, all_to_all and a sum in a fixed order do the same.
+  virtual bool sums() const { return false; }
+
+  // For backends that sum. pieces[r] is this rank's contribution to what rank r is to have: the sum over all
+  // ranks, which is left in its pieces[rank()]; the other pieces are undefined afterwards. Sizes agree on all
+  // ranks. Fastest when the pieces are of equal size and lie in one array, in order.
+  virtual Event reduce_scatter(std::span<const std::span<float>> pieces, const std::string& what,
+                               const Event& after = {});
+
+  // Complete when every rank has come here. It waits neither for collectives nor for a device's streams.
   virtual Event barrier(const std::string& what) = 0;
 
   // Ranks with the same color form a communicator, ordered by key, then rank. Blocking.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  // Bytes that this rank has sent since it started, by collectives of this communicator.
+  // Bytes that this rank has sent since it started, by collectives of this communicator: what its pieces
+  // amount to for the other ranks. Counted when a collective starts, or already when it is issued.
   virtual std::uint64_t bytes_sent() const = 0;
 
-  // The one that started first, for the watchdog; called from any thread.
+  // The one that started first, for the watchdog; called from any thread. Throws PeerError when it finds that
+  // a peer was lost.
   virtual std::optional<PendingCollective> oldest_pending() const = 0;
 
   // Ends every rank of the job at once with this exit code. Does not return.

@@ -1,5 +1,6 @@
 // The watchdog: when a collective takes too long, a peer hangs, and so would the whole job, for ever. It says
-// who waits for whom and ends all ranks with ExitCode::try_again.
+// who waits for whom and ends all ranks with ExitCode::try_again. It also notices lost peers while the ranks'
+// own threads wait for a device.
 //
 // Only the time after a collective's start counts: a rank that still computes what it is going to send is not
 // waiting, a rank that waits for it is.
@@ -29,6 +30,8 @@ class Watchdog {
 
  private:
   void watch();
+  // A line that says what is wrong; empty when nothing is.
+  std::string trouble() const;
   std::string report(const PendingCollective& pending) const;
 
   Communicator& comm_;
