@@ -1,10 +1,19 @@
 // The machine that this process runs on.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace muster {
 
 std::string host_name();  // "unknown" if it has none
+
+// The lesser of the memory that the system calls available and what the control groups (container, batch job)
+// leave.
+std::uint64_t available_host_bytes();
+
+// Memory of this process that is its own: RssAnon + RssShmem. Before a run takes its buffers this is what
+// libraries, code and stacks take, the line `runtime` of a plan.
+std::uint64_t resident_bytes();
 
 }  // namespace muster

@@ -42,27 +42,48 @@ void MemoryAccount::take(MemoryKind kind, std::uint64_t bytes) {
 
 void MemoryAccount::give(MemoryKind kind, std::uint64_t bytes) { now_[index(kind)].fetch_sub(bytes); }
 
-Buffer::Buffer(MemoryAccount& account, MemoryKind kind, std::uint64_t bytes)
-    : account_(&account), kind_(kind), bytes_(bytes) {
+namespace {
+
+class HostMemory final : public Memory {
+ public:
+  std::byte* allocate(std::uint64_t bytes) const override {
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return nullptr;
+    // Large pages make the big arenas faster; a system without them says no, which does no harm.
+    if (bytes >= (4u << 20)) madvise(data, bytes, MADV_HUGEPAGE);
+    return static_cast<std::byte*>(data);
+  }
+  void release(std::byte* data, std::uint64_t bytes) const override { munmap(data, bytes); }
+  std::string_view name() const override { return "the system"; }
+};
+
+}  // namespace
+
+const Memory& host_memory() {
+  static const HostMemory memory;
+  return memory;
+}
+
+Buffer::Buffer(MemoryAccount& account, MemoryKind kind, std::uint64_t bytes, const Memory& memory)
+    : account_(&account), memory_(&memory), kind_(kind), bytes_(bytes) {
   if (bytes_ == 0) return;
-  void* memory = mmap(nullptr, counted(bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED)
-    throw UserError("the system refused {} bytes for {}: make the model or train.micro_batch smaller", bytes_,
-                    name_of(kind_));
-  // Large pages make the big arenas faster; a system without them says no, which does no harm.
-  if (bytes_ >= (4u << 20)) madvise(memory, counted(bytes_), MADV_HUGEPAGE);
-  data_ = static_cast<std::byte*>(memory);
+  data_ = memory.allocate(counted(bytes_));
+  if (data_ == nullptr)
+    throw UserError("{} refused {} bytes for {}: make the model or train.micro_batch smaller", memory.name(),
+                    bytes_, name_of(kind_));
   account_->take(kind_, counted(bytes_));
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
     : account_(other.account_),
+      memory_(other.memory_),
       kind_(other.kind_),
       data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(account_, other.account_);
+  std::swap(memory_, other.memory_);
   std::swap(kind_, other.kind_);
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
@@ -71,7 +92,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
-  munmap(data_, counted(bytes_));
+  memory_->release(data_, counted(bytes_));
   account_->give(kind_, counted(bytes_));
 }
 

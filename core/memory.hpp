@@ -45,7 +45,20 @@ class MemoryAccount {
   std::array<std::atomic<std::uint64_t>, memory_kinds> peak_{};
 };
 
-// Owning host memory, aligned to a page, zeroed; movable. Throws UserError when the system has none left.
+// A place that memory comes from: the host's, pinned host memory, a GPU's.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  // Aligned to a page, zeroed; null when there is none left.
+  virtual std::byte* allocate(std::uint64_t bytes) const = 0;
+  virtual void release(std::byte* data, std::uint64_t bytes) const = 0;
+  // Where this is, for messages: "the system", "GPU 0".
+  virtual std::string_view name() const = 0;
+};
+const Memory& host_memory();
+
+// Owning memory, aligned to a page, zeroed; movable. Throws UserError when there is none left. `memory` and
+// `account` outlive it.
 class Buffer {
  public:
   static constexpr std::size_t alignment = 4096;
@@ -55,7 +68,7 @@ class Buffer {
   }
 
   Buffer() = default;
-  Buffer(MemoryAccount& account, MemoryKind kind, std::uint64_t bytes);
+  Buffer(MemoryAccount& account, MemoryKind kind, std::uint64_t bytes, const Memory& memory = host_memory());
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
   Buffer(const Buffer&) = delete;
@@ -72,6 +85,7 @@ class Buffer {
 
  private:
   MemoryAccount* account_ = nullptr;
+  const Memory* memory_ = nullptr;
   MemoryKind kind_ = MemoryKind::parameters;
   std::byte* data_ = nullptr;
   std::uint64_t bytes_ = 0;

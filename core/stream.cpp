@@ -1,35 +1,51 @@
 #include "core/stream.hpp"
 
+#include <chrono>
+#include <cstring>
 #include <utility>
 
 namespace muster {
 
-bool Event::complete() const {
-  if (!state_) return true;
-  const std::lock_guard lock(state_->mutex);
-  return state_->complete;
-}
+struct Promise::State final : Event::Point {
+  mutable std::mutex mutex;
+  mutable std::condition_variable changed;
+  bool done = false;
+  std::exception_ptr failure;
 
-void Event::wait() const {
-  if (!state_) return;
-  std::unique_lock lock(state_->mutex);
-  state_->changed.wait(lock, [&] { return state_->complete; });
-  if (state_->failure) std::rethrow_exception(state_->failure);
-}
+  bool complete() const override {
+    const std::lock_guard lock(mutex);
+    return done;
+  }
+  void wait() const override {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return done; });
+    if (failure) std::rethrow_exception(failure);
+  }
+};
 
-Event Event::pending() {
-  Event event;
-  event.state_ = std::make_shared<State>();
-  return event;
-}
+Promise::Promise() : state_(std::make_shared<State>()) {}
 
-void Event::set_complete(std::exception_ptr failure) const {
+Event Promise::event() const { return Event(state_); }
+
+void Promise::set_complete(std::exception_ptr failure) const {
   {
     const std::lock_guard lock(state_->mutex);
-    state_->complete = true;
+    state_->done = true;
     state_->failure = std::move(failure);
   }
   state_->changed.notify_all();
+}
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void InlineStream::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memmove(to, from, bytes);
+}
+
+std::function<double()> InlineStream::timestamp() {
+  return [now = steady_seconds()] { return now; };
 }
 
 ThreadStream::ThreadStream(std::function<void()> delay)
@@ -44,27 +60,34 @@ ThreadStream::~ThreadStream() {
   worker_.join();
 }
 
-void ThreadStream::enqueue(std::function<void()> work) {
+void ThreadStream::enqueue(Work work) {
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
+    queue_.push_back([work = std::move(work)] { work(nullptr); });
   }
   changed_.notify_all();
+}
+
+void ThreadStream::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  enqueue([to, from, bytes](NativeStream) { std::memmove(to, from, bytes); });
 }
 
 void ThreadStream::wait(const Event& event) {
-  enqueue([event] { event.wait(); });
+  enqueue([event](NativeStream) { event.wait(); });
 }
 
 Event ThreadStream::record() {
-  const Event event = Event::pending();
-  // Not through enqueue's failure handling: an event completes even after a failure, and carries it.
-  {
-    const std::lock_guard lock(mutex_);
-    queue_.push_back([this, event] { event.set_complete(failure_); });
-  }
-  changed_.notify_all();
-  return event;
+  const Promise promise;
+  // An event completes even after a failure, and carries it.
+  enqueue([this, promise](NativeStream) { promise.set_complete(failure_); });
+  return promise.event();
+}
+
+std::function<double()> ThreadStream::timestamp() {
+  const auto passed = std::make_shared<double>();
+  enqueue([passed](NativeStream) { *passed = steady_seconds(); });
+  return [passed] { return *passed; };
 }
 
 void ThreadStream::run() {

@@ -19,20 +19,22 @@ std::uint64_t Prefetch::memory(const Loader::Options& options, int depth, std::i
   return static_cast<std::uint64_t>(depth) * Buffer::counted(batch_bytes(options, count));
 }
 
-Prefetch::Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count)
+Prefetch::Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count,
+                   const Memory& memory)
     : Prefetch(
           loader.options(),
           [&loader](std::int64_t first_slot, std::int64_t samples, Batch& batch) {
             loader.fill(first_slot, samples, batch);
           },
-          account, depth, count) {}
+          account, depth, count, memory) {}
 
 Prefetch::Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth,
-                   std::int64_t count)
+                   std::int64_t count, const Memory& memory)
     : options_(options), fill_(std::move(fill)), count_(count) {
   check(depth >= 2 && count >= 1, "a prefetch needs a batch in use and one ahead");
   for (int i = 0; i < depth; ++i)
-    ring_.push_back({Buffer(account, MemoryKind::data, batch_bytes(options_, count)), {}, nullptr});
+    ring_.push_back(
+        {Buffer(account, MemoryKind::data, batch_bytes(options_, count), memory), {}, nullptr, {}});
   reader_ = std::thread([this] { run(); });
 }
 
@@ -59,13 +61,25 @@ const Batch& Prefetch::next() {
   const auto start = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   check(given_ < requested_, "next() without a request");
-  returned_ = given_;
-  changed_.notify_all();
+  check(returned_ == given_, "a batch is given back before the next");
   changed_.wait(lock, [&] { return read_ > given_; });
-  const Place& place = ring_[given_++ % ring_.size()];
+  Place& place = ring_[given_++ % ring_.size()];
   waited_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  if (place.failure) std::rethrow_exception(place.failure);
+  if (place.failure) {
+    ++returned_;
+    changed_.notify_all();
+    std::rethrow_exception(std::exchange(place.failure, nullptr));
+  }
   return place.batch;
+}
+
+void Prefetch::give_back(const Event& read) {
+  {
+    const std::lock_guard lock(mutex_);
+    check(returned_ < given_, "a batch that was given is given back");
+    ring_[returned_++ % ring_.size()].in_use = read;
+  }
+  changed_.notify_all();
 }
 
 void Prefetch::run() {
@@ -77,9 +91,10 @@ void Prefetch::run() {
     const Request request = requests_.front();
     requests_.pop_front();
     Place& place = ring_[read_ % ring_.size()];
+    const Event in_use = std::exchange(place.in_use, {});
     lock.unlock();
-    place.failure = nullptr;
     try {
+      in_use.wait();
       view(place, request.count);
       fill_(request.first_slot, request.count, place.batch);
     } catch (...) {

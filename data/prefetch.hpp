@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/memory.hpp"
+#include "core/stream.hpp"
 #include "data/loader.hpp"
 
 namespace muster {
@@ -22,8 +23,10 @@ class Prefetch {
 
   // `depth` batches of at most `count` samples: one in use, the others read ahead. The loader, or whatever
   // fills the batches, belongs to the prefetch's thread as long as that lives.
-  Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count);
-  Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth, std::int64_t count);
+  Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count,
+           const Memory& memory = host_memory());
+  Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth, std::int64_t count,
+           const Memory& memory = host_memory());
   ~Prefetch();
   Prefetch(const Prefetch&) = delete;
   Prefetch& operator=(const Prefetch&) = delete;
@@ -33,9 +36,11 @@ class Prefetch {
 
   // Asks for the batch of slots [first_slot, first_slot + count); never blocks.
   void request(std::int64_t first_slot, std::int64_t count);
-  // The batch of the oldest request not yet given, valid until the next call. Blocks until it is read;
-  // rethrows what reading it threw.
+  // The batch of the oldest request not yet given, valid until it is given back: before the next call. Blocks
+  // until it is read; rethrows what reading it threw (there is nothing to give back then).
   const Batch& next();
+  // The batch may be overwritten as soon as `read` is complete. Never blocks.
+  void give_back(const Event& read = {});
   // How long the last next() waited.
   double waited_ms() const { return waited_ms_; }
 
@@ -47,6 +52,7 @@ class Prefetch {
     Buffer memory;
     Batch batch;
     std::exception_ptr failure;
+    Event in_use;  // complete when it may be overwritten
   };
 
   void run();

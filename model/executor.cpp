@@ -35,7 +35,12 @@ TensorView view_of(const Plan& plan, const Bindings& bindings, ValueId id) {
   return {base + place.offset, &plan.graph.type(id)};
 }
 
-void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, const StepScalars& scalars) {
+StepScalars* scalars_of(const Plan& plan, const Bindings& bindings) {
+  return reinterpret_cast<StepScalars*>(bindings.arena + plan.scalars_offset);
+}
+
+void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, bool accumulate,
+              KernelContext* context, NativeStream native) {
   check(thread_count() <= plan.threads, "no more threads run a plan than it was made for");
   const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
   std::vector<TensorView> inputs, outputs;
@@ -45,25 +50,69 @@ void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, 
   args.inputs = inputs;
   args.outputs = outputs;
   args.workspace = step.workspace_bytes > 0 ? bindings.arena + step.workspace_offset : nullptr;
-  args.scalars = &scalars;
+  args.scalars = scalars_of(plan, bindings);
   args.random_key = node.random_key;
-  args.accumulate = node.accumulate || scalars.first_micro_batch == 0;
+  args.accumulate = node.accumulate || accumulate;
+  args.stream = native;
+  args.context = context;
   step.run(*node.op, args);
 }
 
 }  // namespace
 
-Executor::Executor(const Plan& plan) : plan_(plan) {}
+Executor::Executor(const Plan& plan, const Backend& backend, std::vector<std::size_t> cuts)
+    : plan_(plan), backend_(backend), cuts_(std::move(cuts)) {}
 
 TensorView Executor::view(std::string_view name, const Bindings& bindings) const {
   return view_of(plan_, bindings, plan_.find(name));
 }
 
 void Executor::run(Stream& stream, const Bindings& bindings, const StepScalars& scalars,
-                   const GradientsFinal& gradients_final) const {
-  for (const PlanStep& step : plan_.steps) {
-    stream.enqueue([&plan = plan_, &step, bindings, scalars] { run_step(plan, step, bindings, scalars); });
-    if (gradients_final && !step.final_gradients.empty()) gradients_final(step.final_gradients);
+                   const ExecutorOptions& options) const {
+  stream.enqueue([this, scalars, to = scalars_of(plan_, bindings)](NativeStream native) {
+    backend_.flat.store_scalars(native, scalars, to);
+  });
+  Segment segment{0, 0, bindings, options.accumulate};
+  const auto append_until = [&](std::size_t end) {
+    segment.end = end;
+    if (options.times != nullptr)
+      append_timed(stream, segment, *options.times);
+    else if (segment.begin < segment.end)
+      append(stream, segment);
+    segment.begin = end;
+  };
+  for (const std::size_t cut : cuts_) {
+    append_until(cut);
+    if (options.at_cut) options.at_cut(cut);
+  }
+  append_until(plan_.steps.size());
+}
+
+void Executor::append(Stream& stream, const Segment& segment) const {
+  const auto kernels = [&] {
+    for (std::size_t s = segment.begin; s < segment.end; ++s)
+      stream.enqueue([this, &step = plan_.steps[s], bindings = segment.bindings,
+                      accumulate = segment.accumulate](NativeStream native) {
+        run_step(plan_, step, bindings, accumulate, backend_.context.get(), native);
+      });
+  };
+  const auto [recorded, first_time] = recordings_.try_emplace(segment);
+  if (first_time) return kernels();
+  if (!recorded->second) recorded->second = stream.capture(kernels);
+  if (!recorded->second) return kernels();
+  stream.replay(*recorded->second);
+}
+
+void Executor::append_timed(Stream& stream, const Segment& segment, std::vector<StepTimes>& times) const {
+  for (std::size_t s = segment.begin; s < segment.end; ++s) {
+    StepTimes& entry = times.emplace_back();
+    entry.step = s;
+    entry.begin = stream.timestamp();
+    stream.enqueue([this, &step = plan_.steps[s], bindings = segment.bindings,
+                    accumulate = segment.accumulate](NativeStream native) {
+      run_step(plan_, step, bindings, accumulate, backend_.context.get(), native);
+    });
+    entry.end = stream.timestamp();
   }
 }
 

@@ -2,40 +2,74 @@
 // evaluation, prefill, decode) share one set of parameters and one arena.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "core/stream.hpp"
+#include "model/backend.hpp"
 #include "model/graph/plan.hpp"
 
 namespace muster {
 
+// In the device's memory.
 struct Bindings {
   std::byte* arena = nullptr;
   std::byte* master = nullptr;
   std::byte* compute = nullptr;   // null when the plan computes in f32
   std::byte* gradient = nullptr;  // null when the plan has no backward
   std::byte* state = nullptr;
+  auto operator<=>(const Bindings&) const = default;
+};
+
+// When each step of a plan began and ended, in steady seconds; readable when the stream has been synchronized.
+struct StepTimes {
+  std::size_t step = 0;
+  std::function<double()> begin, end;
+};
+
+struct ExecutorOptions {
+  bool accumulate = false;  // gradients of parameters are added to, not started from zero
+  // Called at each cut, when the steps before it have been appended.
+  std::function<void(std::size_t cut)> at_cut;
+  std::vector<StepTimes>* times = nullptr;  // to be filled; every step is then appended by itself
 };
 
 class Executor {
  public:
-  explicit Executor(const Plan& plan);
+  // `cuts`, ascending: the host has something to do just before these steps (the number of steps: after the
+  // last). What lies between two cuts is recorded once and replayed as a whole, where the stream can. `plan`
+  // outlives it.
+  Executor(const Plan& plan, const Backend& backend, std::vector<std::size_t> cuts = {});
 
   // An input to fill, or a result to read, in this arena.
   TensorView view(std::string_view name, const Bindings& bindings) const;
 
-  // Appends the plan to the stream. `gradients_final`, if given, is called on the host as soon as the step
-  // after which these parameters' gradients are final has been appended.
-  using GradientsFinal = std::function<void(std::span<const std::int32_t> parameters)>;
+  // Appends the plan to the stream.
   void run(Stream& stream, const Bindings& bindings, const StepScalars& scalars,
-           const GradientsFinal& gradients_final = {}) const;
+           const ExecutorOptions& options = {}) const;
 
  private:
+  // The steps between two cuts, with all that their kernels' arguments depend on.
+  struct Segment {
+    std::size_t begin = 0, end = 0;
+    Bindings bindings;
+    bool accumulate = false;
+    auto operator<=>(const Segment&) const = default;
+  };
+  void append(Stream& stream, const Segment& segment) const;
+  void append_timed(Stream& stream, const Segment& segment, std::vector<StepTimes>& times) const;
+
   const Plan& plan_;
+  Backend backend_;
+  std::vector<std::size_t> cuts_;
+  // Null until a segment has run once: libraries choose algorithms in a first run, which cannot be recorded.
+  mutable std::map<Segment, std::shared_ptr<Recording>> recordings_;
 };
 
 }  // namespace muster

@@ -91,7 +91,7 @@ ValueId Plan::find(std::string_view name) const {
 
 Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
   FlatSpace space(graph);
-  Plan plan{std::move(graph), std::move(space), {}, {}, 0, 0, 0, 0, threads};
+  Plan plan{std::move(graph), std::move(space), {}, {}, 0, 0, 0, 0, 0, threads};
   const Graph& g = plan.graph;
   const Lifetimes lifetimes(g);
   const Sharing sharing = share_memory(g, lifetimes);
@@ -135,7 +135,8 @@ Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
   for (const PlanStep& step : plan.steps)
     if (step.workspace_bytes > 0) blocks.push_back({step.workspace_bytes, step.node, step.node});
   const ArenaLayout layout = lay_out(blocks);
-  plan.arena_bytes = layout.bytes;
+  plan.scalars_offset = layout.bytes;
+  plan.arena_bytes = layout.bytes + arena_alignment;
   plan.largest_live_bytes = layout.largest_live_bytes;
 
   plan.places.resize(g.values.size());

@@ -35,6 +35,7 @@ struct Plan {
   std::vector<Place> places;  // by value
   std::vector<PlanStep> steps;
   std::uint64_t arena_bytes = 0;
+  std::uint64_t scalars_offset = 0;      // in the arena: StepScalars
   std::uint64_t largest_live_bytes = 0;  // the least that any placement needs
   std::uint64_t state_bytes = 0;
   double matrix_flops = 0;  // forward and backward, without what is computed again

@@ -252,6 +252,7 @@ TEST_F(Loading, prefetch_gives_batches_in_the_order_asked_for) {
     ASSERT_EQ(list(batch.document_starts), list(wanted.batch.document_starts));
     ASSERT_EQ(batch.valid_targets, wanted.batch.valid_targets);
     EXPECT_GE(prefetch.waited_ms(), 0);
+    prefetch.give_back();
   }
   for (int i = 0; i < 10; ++i) prefetch.request(i, 1);  // and is destroyed while it reads
 }
@@ -266,6 +267,7 @@ TEST_F(Loading, prefetch_throws_a_failure_where_it_belongs) {
   std::filesystem::resize_file(folder + "/train-00000.h5", *offset + 1000);
   for (const std::int64_t slot : {0, 100, 1}) prefetch.request(slot, 1);
   EXPECT_EQ(prefetch.next().tokens[0], 0);
+  prefetch.give_back();
   EXPECT_TRUE(tells(message_of([&] { prefetch.next(); }), {"train-00000.h5 is cut short"}));
   EXPECT_EQ(prefetch.next().tokens[0], 9);
 }

@@ -284,7 +284,7 @@ TEST_P(RecomputePolicy, changes_no_bit_of_losses_and_gradients) {
     // Two micro-batches, the second added to the first.
     for (std::uint32_t k = 0; k < 2; ++k) {
       memory.fill_training(model);
-      memory.run({.seed = 5, .step = 4, .first_slot = 2 * k, .first_micro_batch = k == 0});
+      memory.run({.seed = 5, .step = 4, .first_slot = 2 * k}, k > 0);
     }
     EXPECT_TRUE(std::isfinite(memory.loss()));
     return memory.outcome();

@@ -97,7 +97,7 @@ class Plans : public testing::TestWithParam<Variant> {
     Memory memory(plan);
     for (std::uint32_t k = 0; k < 2; ++k) {
       memory.fill_training(model());
-      memory.run({.seed = 5, .step = 4, .first_slot = 2 * k, .first_micro_batch = k == 0});
+      memory.run({.seed = 5, .step = 4, .first_slot = 2 * k}, k > 0);
     }
     return memory.outcome();
   }
@@ -116,6 +116,7 @@ Plan with_nothing_shared(Plan plan) {
       plan.places[v].offset = take(plan.graph.values[v].type.bytes());
   for (PlanStep& step : plan.steps)
     if (step.workspace_bytes > 0) step.workspace_offset = take(step.workspace_bytes);
+  plan.scalars_offset = take(sizeof(StepScalars));
   return plan;
 }
 

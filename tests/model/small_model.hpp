@@ -54,7 +54,7 @@ class Memory {
  public:
   explicit Memory(const Plan& plan)
       : plan_(plan),
-        executor_(plan),
+        executor_(plan, backend_of(*cpu_device())),
         arena_(account_, MemoryKind::activations, plan.arena_bytes),
         master_(account_, MemoryKind::parameters, elements() * 4),
         compute_(account_, MemoryKind::compute_weights, elements() * 2),
@@ -65,7 +65,7 @@ class Memory {
     for (std::size_t p = 0; p < plan.graph.parameters.size(); ++p) {
       const Parameter& parameter = plan.graph.parameters[p];
       const std::span<float> values = weights(p);
-      cpu_flat_kernels().fill_normal(values, 0, 0.1f, fnv1a(plan.graph[parameter.value].name), 3);
+      fill_normal(values, 0, 0.1f, fnv1a(plan.graph[parameter.value].name), 3);
       if (parameter.init.kind == Init::Kind::constant)
         for (float& value : values) value += parameter.init.scale;
     }
@@ -95,10 +95,12 @@ class Memory {
     fill("document_starts", starts);
   }
 
-  void run(const StepScalars& scalars = {}) { executor_.run(stream_, bindings(), scalars); }
+  void run(const StepScalars& scalars = {}, bool accumulate = false) {
+    executor_.run(stream_, bindings(), scalars, {.accumulate = accumulate});
+  }
 
   // The compute copies follow the masters.
-  void refresh() { cpu_flat_kernels().to_bf16(master_.as<float>(), compute_.as<bf16>()); }
+  void refresh() { cpu_flat_kernels().to_bf16(nullptr, master_.as<float>(), compute_.as<bf16>()); }
 
   std::span<float> weights(std::size_t parameter) { return tensor(master_, parameter); }
   std::span<float> gradient(std::size_t parameter) { return tensor(gradient_, parameter); }

@@ -37,7 +37,7 @@ class Model {
                 reference.model, {sequences, reference.sequence, sequences * reference.starts_per_sequence()},
                 precision, recompute),
             cpu_kernels(), thread_count())),
-        executor_(plan_),
+        executor_(plan_, backend_of(*cpu_device())),
         arena_(account_, MemoryKind::activations, plan_.arena_bytes),
         master_(account_, MemoryKind::parameters, elements() * sizeof(float)),
         compute_(account_, MemoryKind::compute_weights, elements() * sizeof(bf16)),
@@ -55,7 +55,7 @@ class Model {
       const std::vector<float> values = reference.initial(parameter);
       std::copy(values.begin(), values.end(), master_.as<float>().subspan(offset(found->second)).begin());
     }
-    cpu_flat_kernels().to_bf16(master_.as<float>().first(elements()), compute_.as<bf16>().first(elements()));
+    cpu_flat_kernels().to_bf16(nullptr, master_.as<float>().first(elements()), compute_.as<bf16>().first(elements()));
   }
 
   // The mean loss of the first global batch; its gradients are left for gradient().
@@ -70,9 +70,8 @@ class Model {
       fill(executor_.view("targets", bindings), inputs.targets);
       fill(executor_.view("positions", bindings), inputs.positions);
       if (reference_.documents) fill(executor_.view("document_starts", bindings), inputs.document_starts);
-      scalars.first_micro_batch = first == 0;
       scalars.first_slot = static_cast<std::uint32_t>(first);
-      executor_.run(stream, bindings, scalars);
+      executor_.run(stream, bindings, scalars, {.accumulate = first > 0});
       stream.synchronize();
       sum += *executor_.view("loss", bindings).as<double>();
     }

@@ -25,8 +25,8 @@ TEST(FailedStep, sends_its_buckets_in_the_order_of_the_others) {
     set_thread_count(1);
     MemoryAccount account;
     const RunPlan mine = make_run_plan(config, 2, comm.rank(), 1, 0);
-    ModelState state(mine, config, account);
-    InlineStream stream;
+    Machine machine(cpu_device(), account);
+    ModelState state(mine, config, machine);
     Prefetch prefetch(
         loader_options(config, Split::train),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) {
@@ -34,11 +34,12 @@ TEST(FailedStep, sends_its_buckets_in_the_order_of_the_others) {
           small_run::fill(config, slot, count, batch);
         },
         account, prefetch_depth, config.train.micro_batch);
-    TrainingStep training(config, mine, state, comm, stream, account);
-    training.request(prefetch, 0);
     Progress progress;
+    TrainingStep training(config, mine, state, {comm, comm}, progress);
+    training.request(prefetch, 0);
     try {
-      training.run(prefetch, progress, 1e-3, false);
+      training.start(prefetch, 1e-3, false);
+      training.finish(progress);
     } catch (const UserError& error) {
       failed += std::strcmp(error.what(), "train-00003.h5 ends early: prepare the data again") == 0 ? 1 : 0;
     }

@@ -37,7 +37,7 @@ class Generation : public Scratch {
     RunFolder(config.run.dir).create();
     run_ranks(1, [&](Communicator& comm) {
       const RunPlan plan = make_run_plan(config, 1, 0, thread_count(), 0);
-      ModelState state(plan, config, account_);
+      ModelState state(plan, config, machine_);
       state.initialise(plan, 4);
       for (float& weight : state.master.as<float>()) weight *= weight == 1.0f ? 1 : 6;
       CheckpointRequest request;
@@ -48,7 +48,7 @@ class Generation : public Scratch {
       run.progress.step = 7;
       run.config = to_toml(config);
       request.state = to_json(run, config);
-      save_checkpoint(comm, request, slices(plan, state));
+      save_checkpoint(comm, request, slices(plan, state, {}));
     });
     return config;
   }
@@ -59,8 +59,8 @@ class Generation : public Scratch {
     const Plan plan =
         make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision, 0),
                   cpu_kernels(), thread_count());
-    const TrainedModel model(config, {}, plan, plan.arena_bytes, account_);
-    const Executor executor(plan);
+    const TrainedModel model(config, {}, plan, plan.arena_bytes, machine_);
+    const Executor executor(plan, machine_.backend());
     Tokens positions(text.size());
     std::iota(positions.begin(), positions.end(), 0);
     const auto fill = [&](const char* name, const Tokens& values) {
@@ -88,12 +88,13 @@ class Generation : public Scratch {
   }
 
   MemoryAccount account_;
+  Machine machine_{cpu_device(), account_};
 };
 
 TEST_F(Generation, of_the_likeliest_tokens_is_that_without_a_cache) {
   for (const Family family : {Family::gpt, Family::llama}) {
     const Config config = trained(family);
-    Generator generator(config, {}, account_);
+    Generator generator(config, {}, machine_);
     Tokens expected = prompt(5);
     while (expected.size() < 16) expected.push_back(likeliest_after(config, expected));
     const Tokens generated = generate(generator, prompt(5), 11);
@@ -107,7 +108,7 @@ TEST_F(Generation, of_the_likeliest_tokens_is_that_without_a_cache) {
 TEST_F(Generation, goes_on_beyond_the_context_from_its_newer_half) {
   for (const Family family : {Family::gpt, Family::llama}) {
     const Config config = trained(family);
-    Generator generator(config, {}, account_);
+    Generator generator(config, {}, machine_);
     Tokens expected = prompt(12);
     std::size_t begin = 0;
     while (expected.size() < 40) {
@@ -121,7 +122,7 @@ TEST_F(Generation, goes_on_beyond_the_context_from_its_newer_half) {
 
 TEST_F(Generation, reads_the_end_of_a_prompt_that_is_longer_than_the_context) {
   const Config config = trained(Family::gpt);
-  Generator generator(config, {}, account_);
+  Generator generator(config, {}, machine_);
   const Tokens long_prompt = prompt(50);
   const Tokens generated = generate(generator, long_prompt, 1);
   ASSERT_EQ(generated.size(), 51u);
@@ -131,7 +132,7 @@ TEST_F(Generation, reads_the_end_of_a_prompt_that_is_longer_than_the_context) {
 
 TEST_F(Generation, does_not_depend_on_what_was_generated_before) {
   const Config config = trained(Family::llama, Precision::bf16);
-  Generator generator(config, {}, account_);
+  Generator generator(config, {}, machine_);
   const Tokens first = generate(generator, prompt(9), 20);
   generate(generator, prompt(3), 25);
   EXPECT_EQ(generate(generator, prompt(9), 20), first);
@@ -139,7 +140,7 @@ TEST_F(Generation, does_not_depend_on_what_was_generated_before) {
 
 TEST_F(Generation, with_a_seed_gives_the_same_text_again_and_with_another_another) {
   const Config config = trained(Family::gpt);
-  Generator generator(config, {}, account_);
+  Generator generator(config, {}, machine_);
   const Sampling hot = {.temperature = 2, .seed = 1}, other = {.temperature = 2, .seed = 2};
   const Tokens text = generate(generator, prompt(4), 30, hot);
   EXPECT_EQ(generate(generator, prompt(4), 30, hot), text);
@@ -149,7 +150,7 @@ TEST_F(Generation, with_a_seed_gives_the_same_text_again_and_with_another_anothe
 
 TEST_F(Generation, ends_when_the_caller_has_enough) {
   const Config config = trained(Family::gpt);
-  Generator generator(config, {}, account_);
+  Generator generator(config, {}, machine_);
   Tokens tokens = prompt(4), seen;
   generator.generate(tokens, 100, {}, [&](std::int32_t token) {
     seen.push_back(token);
@@ -162,15 +163,15 @@ TEST_F(Generation, ends_when_the_caller_has_enough) {
 
 TEST_F(Generation, needs_a_checkpoint) {
   Config config = trained(Family::gpt);
-  EXPECT_TRUE(tells(message_of([&] { Generator(config, 8, account_); }), {path("run"), "00000008"}));
+  EXPECT_TRUE(tells(message_of([&] { Generator(config, 8, machine_); }), {path("run"), "00000008"}));
   config.run.dir = path("other");
-  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, account_); }), {path("other"), "no complete"}));
+  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, machine_); }), {path("other"), "no complete"}));
 }
 
 TEST_F(Generation, refuses_the_checkpoint_of_another_model) {
   Config config = trained(Family::gpt);
   config.model.width = 64;
-  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, account_); }), {"another model"}));
+  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, machine_); }), {"another model"}));
 }
 
 }  // namespace

@@ -27,11 +27,13 @@ class DelayedStream final : public Stream {
  public:
   // `threads` is the number of threads of the kernels.
   DelayedStream(std::uint64_t seed, int threads) : stream_(random_pauses(seed)) {
-    stream_.enqueue([threads] { set_thread_count(threads); });
+    stream_.enqueue([threads](NativeStream) { set_thread_count(threads); });
   }
-  void enqueue(std::function<void()> work) override { stream_.enqueue(std::move(work)); }
+  void enqueue(Work work) override { stream_.enqueue(std::move(work)); }
+  void copy(void* to, const void* from, std::size_t bytes) override { stream_.copy(to, from, bytes); }
   void wait(const Event& event) override { stream_.wait(event); }
   Event record() override { return stream_.record(); }
+  std::function<double()> timestamp() override { return stream_.timestamp(); }
 
  private:
   static std::function<void()> random_pauses(std::uint64_t seed) {
@@ -46,13 +48,15 @@ class DelayedStream final : public Stream {
 // A program without the waits of its compute stream.
 class StreamWithoutWaits final : public Stream {
  public:
-  explicit StreamWithoutWaits(Stream& stream) : stream_(stream) {}
-  void enqueue(std::function<void()> work) override { stream_.enqueue(std::move(work)); }
+  explicit StreamWithoutWaits(std::unique_ptr<Stream> stream) : stream_(std::move(stream)) {}
+  void enqueue(Work work) override { stream_->enqueue(std::move(work)); }
+  void copy(void* to, const void* from, std::size_t bytes) override { stream_->copy(to, from, bytes); }
   void wait(const Event&) override {}
-  Event record() override { return stream_.record(); }
+  Event record() override { return stream_->record(); }
+  std::function<double()> timestamp() override { return stream_->timestamp(); }
 
  private:
-  Stream& stream_;
+  std::unique_ptr<Stream> stream_;
 };
 
 // Large messages start late and end late: memory to send is read a while after `after`, memory to fill is
@@ -123,13 +127,13 @@ class LateCommunicator final : public Communicator {
 
   Event started(const Event& after) {
     starts_.wait(after);
-    starts_.enqueue([late = late_] { std::this_thread::sleep_for(late); });
+    starts_.enqueue([late = late_](NativeStream) { std::this_thread::sleep_for(late); });
     return starts_.record();
   }
   Event finished(const std::shared_ptr<Staged>& staged, std::vector<std::span<std::byte>> to,
                  const Event& arrived) {
     ends_.wait(arrived);
-    ends_.enqueue([staged, to = std::move(to), late = late_] {
+    ends_.enqueue([staged, to = std::move(to), late = late_](NativeStream) {
       std::this_thread::sleep_for(late);
       for (std::size_t r = 0; r < to.size(); ++r)
         if (!to[r].empty()) std::memcpy(to[r].data(), staged->memory[r].data(), to[r].size());

@@ -136,17 +136,18 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         set_thread_count(disturbance.threads);
         MemoryAccount account;
         const RunPlan plan = make_run_plan(config, ranks, rank, disturbance.threads, 0);
-        ModelState state(plan, config, account);
+        std::unique_ptr<Stream> stream = std::make_unique<InlineStream>();
+        if (disturbance.delays > 0)
+          stream = std::make_unique<shaken::DelayedStream>(
+              disturbance.delays + static_cast<std::uint64_t>(rank), disturbance.threads);
+        if (disturbance.drop_waits) stream = std::make_unique<shaken::StreamWithoutWaits>(std::move(stream));
+        Machine machine(cpu_device(), account, std::move(stream));
+        ModelState state(plan, config, machine);
         shaken::LateCommunicator late(direct, disturbance.late);
         Communicator& comm = disturbance.late.count() > 0 ? static_cast<Communicator&>(late) : direct;
         state.initialise(plan, static_cast<std::uint64_t>(config.run.seed));
         state.refresh_compute({0, plan.training.space.elements});
 
-        std::unique_ptr<Stream> stream = std::make_unique<InlineStream>();
-        if (disturbance.delays > 0)
-          stream = std::make_unique<shaken::DelayedStream>(
-              disturbance.delays + static_cast<std::uint64_t>(rank), disturbance.threads);
-        shaken::StreamWithoutWaits careless(*stream);
         Prefetch prefetch(
             loader_options(config, Split::train),
             [&](std::int64_t slot, std::int64_t count, Batch& batch) {
@@ -156,19 +157,21 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
                 fill(config, slot, count, batch);
             },
             account, prefetch_depth, config.train.micro_batch);
-        TrainingStep training(config, plan, state, comm,
-                              disturbance.drop_waits ? static_cast<Stream&>(careless) : *stream, account);
         Progress progress;
+        TrainingStep training(config, plan, state, {comm, comm}, progress);
         for (std::int64_t step = 0; step < config.train.steps; ++step) {
           if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
           training.request(prefetch, step);
           const bool stop = disturbance.stop && disturbance.stop(rank, step);
-          const StepResult result = training.run(prefetch, progress, config.optimizer.lr, stop);
+          training.start(prefetch, config.optimizer.lr, stop);
+          const StepResult result = training.finish(progress);
           if (rank == 0) outcome.steps.push_back(result);
         }
+        training.settle();
+        machine.stream().synchronize();
         late.drain();
         if (!disturbance.may_diverge) check_replicas(state, direct);
-        tensors.add(slices(plan, state));
+        tensors.add(slices(plan, state, {}));
         if (rank == 0) outcome.progress = progress;
         direct.barrier("end").wait();
       },

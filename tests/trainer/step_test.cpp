@@ -128,21 +128,23 @@ TEST(TrainingStep, sends_exactly_the_bytes_of_the_plan) {
         set_thread_count(1);
         MemoryAccount account;
         const RunPlan plan = make_run_plan(config, ranks, comm.rank(), 1, 0);
-        ModelState state(plan, config, account);
+        Machine machine(cpu_device(), account);
+        ModelState state(plan, config, machine);
         state.initialise(plan, 1);
-        InlineStream stream;
         Prefetch prefetch(
             loader_options(config, Split::train),
             [&](std::int64_t slot, std::int64_t count, Batch& batch) {
               small_run::fill(config, slot, count, batch);
             },
             account, prefetch_depth, config.train.micro_batch);
-        TrainingStep training(config, plan, state, comm, stream, account);
         Progress progress;
+        TrainingStep training(config, plan, state, {comm, comm}, progress);
         for (std::int64_t step = 0; step < 2; ++step) {
           const std::uint64_t before = comm.bytes_sent();
           training.request(prefetch, step);
-          training.run(prefetch, progress, 1e-3, false);
+          training.start(prefetch, 1e-3, false);
+          training.finish(progress);
+          training.settle();
           EXPECT_EQ(comm.bytes_sent() - before, plan.bytes_sent_per_step)
               << "rank " << comm.rank() << " of " << ranks << ", sharding " << sharding;
         }
@@ -161,12 +163,12 @@ TEST(TrainingStep, takes_exactly_the_memory_of_the_plan) {
         const std::uint64_t ring =
             Prefetch::memory(loader_options(config, Split::train), prefetch_depth, config.train.micro_batch);
         const RunPlan plan = make_run_plan(config, ranks, comm.rank(), 1, ring);
-        ModelState state(plan, config, account);
-        InlineStream stream;
+        Machine machine(cpu_device(), account);
+        ModelState state(plan, config, machine);
         Prefetch prefetch(
             loader_options(config, Split::train), [](std::int64_t, std::int64_t, Batch&) {}, account,
             prefetch_depth, config.train.micro_batch);
-        TrainingStep training(config, plan, state, comm, stream, account);
+        const TrainingStep training(config, plan, state, {comm, comm}, {});
         for (std::size_t k = 0; k < memory_kinds; ++k) {
           const auto kind = static_cast<MemoryKind>(k);
           // The communicator's own buffer is in another account here.
@@ -280,22 +282,24 @@ TEST(TrainingStep, ends_every_rank_with_the_error_of_the_one_that_cannot_read) {
       set_thread_count(1);
       MemoryAccount account;
       const RunPlan plan = make_run_plan(config, 3, comm.rank(), 1, 0);
-      ModelState state(plan, config, account);
+      Machine machine(cpu_device(), account, std::make_unique<shaken::DelayedStream>(5, 1));
+      ModelState state(plan, config, machine);
       state.initialise(plan, 1);
-      shaken::DelayedStream stream(5, 1);
       Prefetch prefetch(
           loader_options(config, Split::train),
           [&](std::int64_t slot, std::int64_t count, Batch& batch) {
             fail_on_rank_1(comm.rank(), slot, count, batch);
           },
           account, prefetch_depth, config.train.micro_batch);
-      TrainingStep training(config, plan, state, comm, stream, account);
       Progress progress;
+      TrainingStep training(config, plan, state, {comm, comm}, progress);
       training.request(prefetch, 0);
-      EXPECT_NO_THROW(training.run(prefetch, progress, 1e-3, false));
+      training.start(prefetch, 1e-3, false);
+      EXPECT_NO_THROW(training.finish(progress));
       training.request(prefetch, 1);
       try {
-        training.run(prefetch, progress, 1e-3, false);
+        training.start(prefetch, 1e-3, false);
+        training.finish(progress);
       } catch (const UserError& error) {
         EXPECT_STREQ(error.what(), "train-00003.h5 ends early: prepare the data again");
         ++told;

@@ -95,8 +95,9 @@ class TrainingRun : public Scratch {
           const Buffer staging(account, MemoryKind::communication,
                                comm.size() > 1 ? AsyncCommunicator::staging_bytes : 0);
           int step = 0;
-          const RunHost host{comm, *stream, account,
-                             [&] { return launch.stop && launch.stop(comm.rank(), ++step); }};
+          Machine machine(cpu_device(), account, std::move(stream));
+          const RunHost host{
+              {comm, comm}, machine, [&] { return launch.stop && launch.stop(comm.rank(), ++step); }};
           try {
             const RunResult result = run_training(config, host);
             const std::lock_guard lock(mutex);

@@ -89,23 +89,24 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
     set_thread_count(1);
     MemoryAccount account;
     const RunPlan plan = make_run_plan(config, ranks, comm.rank(), 1, 0);
-    ModelState state(plan, config, account);
+    Machine machine(cpu_device(), account);
+    ModelState state(plan, config, machine);
     std::map<std::string, std::size_t> index;
     for (std::size_t p = 0; p < plan.training.graph.parameters.size(); ++p)
       index[plan.training.graph[plan.training.graph.parameters[p].value].name] = p;
     for (const pytorch::Parameter& parameter : reference.parameters)
       std::ranges::copy(reference.initial(parameter), tensor(plan, state, index.at(parameter.name)).begin());
 
-    InlineStream stream;
     Prefetch prefetch(
         loader_options(config, Split::train),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) { fill(reference, slot, count, batch); },
         account, prefetch_depth, config.train.micro_batch);
-    TrainingStep training(config, plan, state, comm, stream, account);
     Progress progress;
+    TrainingStep training(config, plan, state, {comm, comm}, progress);
     for (std::int64_t step = 0; step < config.train.steps; ++step) {
       training.request(prefetch, step);
-      const StepResult result = training.run(prefetch, progress, config.optimizer.lr, false);
+      training.start(prefetch, config.optimizer.lr, false);
+      const StepResult result = training.finish(progress);
       const auto s = static_cast<std::size_t>(step);
       EXPECT_NEAR(result.loss, losses[s], loss_tolerance * losses[s]) << "step " << step;
       EXPECT_NEAR(result.grad_norm, norms[s], norm_tolerance * norms[s]) << "step " << step;
@@ -113,6 +114,7 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
       EXPECT_TRUE(result.clipped) << "step " << step;
     }
 
+    training.settle();
     double worst = 0;
     for (const pytorch::Parameter& parameter : reference.parameters) {
       const auto select = [&](std::span<const float> values) {

@@ -11,6 +11,7 @@
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/evaluation.hpp"
+#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/trained_model.hpp"
 #include "trainer/run_folder.hpp"
@@ -22,6 +23,8 @@ int evaluate_command(const EvaluateOptions& options) {
     Config config =
         agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
     set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+    RankMachine rank(config, comm, account);
+    Machine& machine = rank.machine();
     const Watchdog watchdog(comm, config.run.watchdog);
     if (!options.data.empty()) {
       config.data.path = options.data;
@@ -30,11 +33,16 @@ int evaluate_command(const EvaluateOptions& options) {
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
     const Plan plan =
         make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
-                  cpu_kernels(), thread_count());
+                  machine.backend().kernels, thread_count());
     MemoryByKind planned = TrainedModel::memory(config, plan, plan.arena_bytes);
-    planned[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
-    planned[static_cast<std::size_t>(MemoryKind::communication)] = account.now(MemoryKind::communication);
-    agree(comm, "planning", [&] { refuse_if_too_large(planned, available_bytes(), comm.local_size()); });
+    MemoryByKind on_host{};
+    MemoryByKind& host = machine.is_cpu() ? planned : on_host;
+    host[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
+    host[static_cast<std::size_t>(MemoryKind::communication)] = account.now(MemoryKind::communication);
+    agree(comm, "planning", [&] {
+      refuse_if_too_large(planned, machine.device().available_bytes(),
+                          machine.is_cpu() ? comm.local_size() : 1);
+    });
     Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
     // All ranks take the same one, also while a training run saves another.
     std::optional<std::int64_t> step = options.checkpoint;
@@ -42,16 +50,15 @@ int evaluate_command(const EvaluateOptions& options) {
       step = newest_complete(comm, RunFolder(config.run.dir).checkpoints(), Trust::used,
                              [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
     const TrainedModel model = agree(comm, "loading the checkpoint", [&] {
-      TrainedModel loaded(config, step, plan, plan.arena_bytes, account);
+      TrainedModel loaded(config, step, plan, plan.arena_bytes, machine);
       if (loaded.tokenizer() != data.info().tokenizer)
         throw UserError(
             "{} was trained with another tokenizer than that of {}: prepare the text with its own",
             loaded.path(), config.data.sources().front().path);
       return loaded;
     });
-    InlineStream compute;
-    Evaluation evaluation(config, plan, loader, comm, compute, account);
-    check_as_planned(account, planned);
+    Evaluation evaluation(config, plan, loader, comm, machine);
+    check_as_planned(machine.account(), planned);
     const EvaluationResult result = evaluation.run(model.bindings());
     if (comm.rank() == 0) {
       fmt::print("checkpoint       {}\n", model.path());

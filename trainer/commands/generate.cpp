@@ -11,6 +11,7 @@
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/run/generator.hpp"
+#include "trainer/run/rank_machine.hpp"
 
 namespace muster {
 
@@ -18,8 +19,9 @@ int generate_command(const GenerateOptions& options) {
   const Config config = read_config(options.run, options.overrides);
   set_thread_count(threads_of_rank(config.run.threads, 1));
   MemoryAccount account;
-  Generator generator(config, options.checkpoint, account);
-  check_as_planned(account, generator.memory());
+  const std::unique_ptr<Machine> machine = single_machine(config, account);
+  Generator generator(config, options.checkpoint, *machine);
+  check_as_planned(machine->account(), generator.memory());
   const std::unique_ptr<Tokenizer> tokenizer =
       tokenizer_from_description(generator.model().tokenizer(), generator.model().path());
 

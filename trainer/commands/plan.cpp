@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/report.hpp"

@@ -5,7 +5,8 @@
 
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
-#include "trainer/step/leaf_reports.hpp"
+#include "model/backend.hpp"
+#include "trainer/step/training_step.hpp"
 
 namespace muster {
 namespace {
@@ -62,13 +63,15 @@ std::int64_t RunPlan::staging_elements(std::size_t bucket) const {
   return buckets[bucket].pieces[static_cast<std::size_t>(rank)].size();
 }
 
-RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes) {
+RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
+                      DeviceKind device) {
   const Division division = divide(config, ranks);
   const LanguageModelShape shape = micro_batch_shape(config);
+  const KernelTable& kernels = kernels_of(device);
   RunPlan plan{
       make_plan(language_model_training(config.model, shape, config.run.precision, config.train.recompute),
-                cpu_kernels(), threads),
-      make_plan(language_model_evaluation(config.model, shape, config.run.precision), cpu_kernels(), threads),
+                kernels, threads),
+      make_plan(language_model_evaluation(config.model, shape, config.run.precision), kernels, threads),
       division,
       {},
       {},
@@ -117,17 +120,25 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   bytes(MemoryKind::optimizer) = 2 * Buffer::counted(updated * 4);
   bytes(MemoryKind::activations) =
       Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
-  bytes(MemoryKind::communication) = Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots)) +
-                                     2 * Buffer::counted(blocks * sizeof(double)) +
-                                     (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
-  bytes(MemoryKind::data) = data_bytes;
+  bytes(MemoryKind::communication) =
+      Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots)) +
+      Buffer::counted(blocks * sizeof(double)) +
+      Buffer::counted(static_cast<std::uint64_t>(division.leaves) * sizeof(LeafReport)) +
+      Buffer::counted(sizeof(StepOutcome));
+
+  MemoryByKind& host = device == DeviceKind::cpu ? plan.memory : plan.host_memory;
+  host[static_cast<std::size_t>(MemoryKind::data)] = data_bytes;
+  host[static_cast<std::size_t>(MemoryKind::communication)] +=
+      Buffer::counted(TrainingStep::most_pending * sizeof(StepOutcome)) +
+      (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
 
   // To each owner its piece of my roots; to all others the losses of my leaves, my piece of the blocks of the
   // norm, and that of the parameters (with sharding 0, of the summed gradients).
   const auto others = static_cast<std::uint64_t>(ranks - 1);
   plan.bytes_sent_per_step =
       (elements - piece) * 4 * static_cast<std::uint64_t>(my_roots) +
-      others * (LeafReports::bytes(mine) + piece / flat_block * sizeof(double) + piece * 4);
+      others * (static_cast<std::uint64_t>(mine.end - mine.begin) * sizeof(LeafReport) +
+                piece / flat_block * sizeof(double) + piece * 4);
   return plan;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/reduction.hpp"
+#include "core/device.hpp"
 #include "data/loader.hpp"
 #include "model/families/language_model.hpp"
 #include "model/graph/plan.hpp"
@@ -38,7 +39,8 @@ struct RunPlan {
   int rank = 0;
   int ranks = 1;
 
-  MemoryByKind memory{};
+  MemoryByKind memory{};                  // of the device; on CPUs all there is
+  MemoryByKind host_memory{};             // beside a GPU's
   std::uint64_t bytes_sent_per_step = 0;  // by this rank
   double flops_per_step = 0;              // of all ranks
 
@@ -49,8 +51,9 @@ struct RunPlan {
 };
 
 // `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration cannot be
-// divided over `ranks`.
-RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes);
+// divided over `ranks`. The device may be elsewhere.
+RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
+                      DeviceKind device = DeviceKind::cpu);
 
 // One micro-batch as the model's graphs take it.
 LanguageModelShape micro_batch_shape(const Config& config);

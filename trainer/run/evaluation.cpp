@@ -20,12 +20,13 @@ double EvaluationResult::bits_per_byte(const DatasetInfo& info) const {
 }
 
 Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm,
-                       Stream& stream, MemoryAccount& account)
+                       Machine& machine)
     : config_(config),
-      executor_(plan),
+      executor_(plan, machine.backend()),
       comm_(comm),
-      stream_(stream),
-      prefetch_(loader, account, prefetch_depth, config.train.micro_batch),
+      stream_(machine.stream()),
+      prefetch_(loader, machine.host_account(), prefetch_depth, config.train.micro_batch,
+                machine.device().staging()),
       windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
 }
 
@@ -55,9 +56,9 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
       result.targets =
           std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
       fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
+      prefetch_.give_back(stream_.record());
       executor_.run(stream_, bindings, StepScalars{});
-      stream_.enqueue(
-          [&result, loss = executor_.view("loss", bindings)] { result.loss = *loss.as<double>(); });
+      stream_.copy(&result.loss, executor_.view("loss", bindings).data, sizeof result.loss);
       stream_.synchronize();
     }
   });

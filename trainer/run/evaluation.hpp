@@ -6,11 +6,11 @@
 #include <cstdint>
 
 #include "comm/communicator.hpp"
-#include "core/stream.hpp"
 #include "data/loader.hpp"
 #include "data/prefetch.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/step/machine.hpp"
 
 namespace muster {
 
@@ -24,9 +24,8 @@ struct EvaluationResult {
 
 class Evaluation {
  public:
-  // `loader` reads the validation split, of which eval.windows are used.
-  Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm, Stream& stream,
-             MemoryAccount& account);
+  // `loader` reads the validation split, of which eval.windows are used; `comm` joins the hosts.
+  Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm, Machine& machine);
 
   EvaluationResult run(const Bindings& bindings);
 

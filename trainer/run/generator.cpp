@@ -1,8 +1,8 @@
 #include "trainer/run/generator.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
+#include <string_view>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
@@ -15,38 +15,37 @@ namespace {
 constexpr std::int64_t longest_piece = 64;
 
 // The cache has room for the unused rows of the last piece, which nothing reads.
-Plan plan_of(const Config& config, std::int64_t length, std::int64_t piece) {
+Plan plan_of(const Config& config, std::int64_t length, std::int64_t piece, const Machine& machine) {
   return make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision,
                                              config.model.context + piece - 1),
-                   cpu_kernels(), thread_count());
+                   machine.backend().kernels, thread_count());
 }
 
-MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint64_t arena_bytes) {
+MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint64_t arena_bytes,
+                              const Machine& machine) {
   MemoryByKind memory = TrainedModel::memory(config, plan, arena_bytes);
   memory[static_cast<std::size_t>(MemoryKind::cache)] = Buffer::counted(plan.state_bytes);
-  refuse_if_too_large(memory, available_bytes(), 1);
+  refuse_if_too_large(memory, machine.device().available_bytes(), 1);
   return memory;
-}
-
-void fill(const TensorView& to, std::span<const std::int32_t> values) {
-  check(static_cast<std::size_t>(to.elements()) == values.size(), "tokens fit the plan's inputs");
-  std::memcpy(to.data, values.data(), values.size_bytes());
 }
 
 }  // namespace
 
-Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoint, MemoryAccount& account)
+Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoint, Machine& machine)
     : config_(config),
+      machine_(machine),
       piece_(std::min(config.model.context, longest_piece)),
-      decode_(plan_of(config, 1, piece_)),
-      prompt_(plan_of(config, piece_, piece_)),
+      decode_(plan_of(config, 1, piece_, machine)),
+      prompt_(plan_of(config, piece_, piece_, machine)),
       arena_bytes_(std::max(decode_.arena_bytes, prompt_.arena_bytes)),
-      memory_(memory_or_refuse(config, decode_, arena_bytes_)),
-      model_(config, checkpoint, decode_, arena_bytes_, account),
-      cache_(account, MemoryKind::cache, decode_.state_bytes) {}
+      memory_(memory_or_refuse(config, decode_, arena_bytes_, machine)),
+      model_(config, checkpoint, decode_, arena_bytes_, machine),
+      cache_(machine.take(MemoryKind::cache, decode_.state_bytes)),
+      decoder_(decode_, machine.backend()),
+      prompter_(prompt_, machine.backend()) {}
 
-TensorView Generator::run(const Plan& plan, std::span<const std::int32_t> tokens, std::int64_t cached) {
-  const Executor executor(plan);
+void Generator::run(const Executor& executor, std::span<const std::int32_t> tokens, std::int64_t cached) {
+  Stream& stream = machine_.stream();
   Bindings bindings = model_.bindings();
   bindings.state = cache_.data();
   const auto rows = static_cast<std::size_t>(executor.view("tokens", bindings).elements());
@@ -55,30 +54,38 @@ TensorView Generator::run(const Plan& plan, std::span<const std::int32_t> tokens
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(cached));
   const auto last_position = static_cast<std::int32_t>(config_.model.context - 1);
   for (std::int32_t& position : positions) position = std::min(position, last_position);
-  fill(executor.view("tokens", bindings), padded);
-  fill(executor.view("positions", bindings), positions);
   const std::int32_t last = static_cast<std::int32_t>(tokens.size()) - 1;
-  fill(executor.view("last", bindings), std::span(&last, 1));
+  const auto fill = [&](std::string_view name, std::span<const std::int32_t> values) {
+    const TensorView to = executor.view(name, bindings);
+    check(static_cast<std::size_t>(to.elements()) == values.size(), "tokens fit the plan's inputs");
+    stream.copy(to.data, values.data(), values.size_bytes());
+  };
+  fill("tokens", padded);
+  fill("positions", positions);
+  fill("last", std::span(&last, 1));
   StepScalars scalars;
   scalars.kv_length = static_cast<std::uint32_t>(cached);
-  InlineStream stream;
   executor.run(stream, bindings, scalars);
-  return executor.view("logits", bindings);
+
+  const TensorView result = executor.view("logits", bindings);
+  read_.resize(result.type->bytes());
+  stream.copy(read_.data(), result.data, read_.size());
+  stream.synchronize();
+  logits_.resize(static_cast<std::size_t>(config_.model.vocabulary));
+  for (std::size_t v = 0; v < logits_.size(); ++v)
+    logits_[v] = result.dtype() == DType::bf16
+                     ? static_cast<float>(reinterpret_cast<const bf16*>(read_.data())[v])
+                     : reinterpret_cast<const float*>(read_.data())[v];
 }
 
 std::span<const float> Generator::logits(std::span<const std::int32_t> tokens, std::int64_t cached) {
   check(!tokens.empty() && cached + std::ssize(tokens) <= config_.model.context, "tokens within the context");
-  TensorView result;
   while (!tokens.empty()) {
     const std::size_t count = std::min(tokens.size(), static_cast<std::size_t>(piece_));
-    result = run(count == 1 ? decode_ : prompt_, tokens.first(count), cached);
+    run(count == 1 ? decoder_ : prompter_, tokens.first(count), cached);
     tokens = tokens.subspan(count);
     cached += static_cast<std::int64_t>(count);
   }
-  logits_.resize(static_cast<std::size_t>(config_.model.vocabulary));
-  for (std::size_t v = 0; v < logits_.size(); ++v)
-    logits_[v] =
-        result.dtype() == DType::bf16 ? static_cast<float>(result.as<bf16>()[v]) : result.as<float>()[v];
   return logits_;
 }
 

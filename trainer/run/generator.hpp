@@ -15,13 +15,14 @@
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/run/sampling.hpp"
 #include "trainer/run/trained_model.hpp"
+#include "trainer/step/machine.hpp"
 
 namespace muster {
 
 class Generator {
  public:
   // Throws UserError when there is no such checkpoint (trained_model.hpp), or not the memory.
-  Generator(const Config& config, std::optional<std::int64_t> checkpoint, MemoryAccount& account);
+  Generator(const Config& config, std::optional<std::int64_t> checkpoint, Machine& machine);
 
   const TrainedModel& model() const { return model_; }
   // What it takes.
@@ -37,9 +38,10 @@ class Generator {
 
  private:
   // Runs a plan over as many of its rows as there are tokens.
-  TensorView run(const Plan& plan, std::span<const std::int32_t> tokens, std::int64_t cached);
+  void run(const Executor& executor, std::span<const std::int32_t> tokens, std::int64_t cached);
 
   Config config_;
+  Machine& machine_;
   std::int64_t piece_;  // tokens of a prompt read at once
   Plan decode_;         // one token
   Plan prompt_;         // a piece
@@ -47,6 +49,8 @@ class Generator {
   MemoryByKind memory_;
   TrainedModel model_;
   Buffer cache_;
+  Executor decoder_, prompter_;
+  std::vector<std::byte> read_;
   std::vector<float> logits_;
 };
 

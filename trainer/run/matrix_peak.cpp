@@ -13,6 +13,7 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/host.hpp"
+#include "core/memory.hpp"
 #include "core/parallel.hpp"
 #include "model/ops/kernel.hpp"
 #include "model/ops/linear.hpp"
@@ -21,60 +22,77 @@
 namespace muster {
 namespace {
 
-// A product as large as those of a Transformer's layer, on data that is not all zeros: zeros run faster.
+// A product as large as those of a Transformer's layers, on data that is not all zeros: zeros run faster.
 class Product {
  public:
-  explicit Product(Precision precision)
-      : type_{{size, size}, precision == Precision::bf16 ? DType::bf16 : DType::f32},
-        x_(type_.bytes()),
-        w_(type_.bytes()),
-        y_(type_.bytes()) {
+  Product(Precision precision, Machine& machine)
+      : machine_(machine),
+        size_(machine.is_cpu() ? 1024 : 8192),
+        type_{{size_, size_}, precision == Precision::bf16 ? DType::bf16 : DType::f32},
+        kernel_(machine.backend().kernels.at(op_.name())),
+        x_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()),
+        w_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()),
+        y_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()) {
+    std::vector<std::byte> values(type_.bytes());
     for (std::int64_t i = 0; i < type_.elements(); ++i) {
       const float value = static_cast<float>((i * 2654435761u >> 8) & 0xffff) * 0x1p-16f - 0.5f;
-      if (precision == Precision::bf16) {
-        reinterpret_cast<bf16*>(x_.data())[i] = reinterpret_cast<bf16*>(w_.data())[i] = bf16(value);
-      } else {
-        reinterpret_cast<float*>(x_.data())[i] = reinterpret_cast<float*>(w_.data())[i] = value;
-      }
+      if (precision == Precision::bf16)
+        reinterpret_cast<bf16*>(values.data())[i] = bf16(value);
+      else
+        reinterpret_cast<float*>(values.data())[i] = value;
     }
-    const Kernel kernel = cpu_kernels().at(op_.name());
-    run_ = kernel.run;
-    const std::vector<TensorType> inputs = {type_, type_}, outputs = {type_};
-    if (kernel.workspace) workspace_.resize(kernel.workspace(op_, inputs, outputs, thread_count()));
+    machine.stream().copy(x_.data(), values.data(), values.size());
+    machine.stream().copy(w_.data(), values.data(), values.size());
+    machine.stream().synchronize();
+    const std::vector<TensorType> inputs = {type_, type_, {}}, outputs = {type_};
+    if (kernel_.workspace)
+      workspace_ = Buffer(account_, MemoryKind::activations,
+                          kernel_.workspace(op_, inputs, outputs, thread_count()), machine.device().memory());
   }
 
-  static constexpr double flops = 2.0 * 1024 * 1024 * 1024;
-
-  void run() {
-    const std::vector<TensorView> inputs = {{x_.data(), &type_}, {w_.data(), &type_}},
-                                  outputs = {{y_.data(), &type_}};
-    KernelArgs args;
-    args.inputs = inputs;
-    args.outputs = outputs;
-    args.workspace = workspace_.data();
-    run_(op_, args);
+  // FLOP/s of one run.
+  double run() {
+    const auto begin = machine_.stream().timestamp();
+    machine_.stream().enqueue([this](NativeStream native) {
+      const std::vector<TensorView> inputs = {{x_.data(), &type_}, {w_.data(), &type_}, {}},
+                                    outputs = {{y_.data(), &type_}};
+      KernelArgs args;
+      args.inputs = inputs;
+      args.outputs = outputs;
+      args.workspace = workspace_.data();
+      args.stream = native;
+      args.context = machine_.backend().context.get();
+      kernel_.run(op_, args);
+    });
+    const auto end = machine_.stream().timestamp();
+    machine_.stream().synchronize();
+    const auto n = static_cast<double>(size_);
+    return 2 * n * n * n / (end() - begin());
   }
 
  private:
-  static constexpr std::int64_t size = 1024;
+  Machine& machine_;
+  MemoryAccount account_;  // of its own: gone before a run takes its memory
+  std::int64_t size_;
   Linear op_{Activation::none, false};
   TensorType type_;
-  std::vector<std::byte> x_, w_, y_, workspace_;
-  KernelRun run_ = nullptr;
+  Kernel kernel_;
+  Buffer x_, w_, y_, workspace_;
 };
 
 // What this host has reached before with as many ranks and threads, in a file of its user's cache; a busy
 // moment now must not make later steps look faster than light. A cache that cannot be read or written is no
 // cache.
-std::filesystem::path cache_file(Precision precision, const Communicator& comm) {
+std::filesystem::path cache_file(Precision precision, const Communicator& comm, const Device& device) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   if (cache == nullptr && home == nullptr) return {};
   const std::filesystem::path folder =
       cache != nullptr ? std::filesystem::path(cache) : std::filesystem::path(home) / ".cache";
   return folder / "muster" /
-         fmt::format("matrix-peak-{}-{}-{}x{}", host_name(), spelling(precision), comm.local_size(),
-                     thread_count());
+         fmt::format("matrix-peak-{}-{}-{}-{}x{}", host_name(),
+                     device.kind() == DeviceKind::cpu ? "cpu" : "cuda", spelling(precision),
+                     comm.local_size(), thread_count());
 }
 
 double best_so_far(const std::filesystem::path& file, double measured) {
@@ -93,24 +111,21 @@ double best_so_far(const std::filesystem::path& file, double measured) {
 
 }  // namespace
 
-double measure_matrix_peak(Precision precision, Communicator& comm) {
+double measure_matrix_peak(Precision precision, Communicator& comm, Machine& machine) {
   using Clock = std::chrono::steady_clock;
-  Product product(precision);
+  Product product(precision, machine);
   product.run();
   comm.barrier("measuring the matrix peak").wait();
   double best = 0;
   const auto end = Clock::now() + std::chrono::milliseconds(300);
-  do {
-    const auto start = Clock::now();
-    product.run();
-    best = std::max(best, Product::flops / std::chrono::duration<double>(Clock::now() - start).count());
-  } while (Clock::now() < end);
+  do best = std::max(best, product.run());
+  while (Clock::now() < end);
   // The least of all ranks, then the best that it ever was.
   double negated = -best;
   comm.all_reduce(std::as_writable_bytes(std::span(&negated, 1)), ReduceType::f64, ReduceOp::max,
                   "matrix peak")
       .wait();
-  double peak = comm.rank() == 0 ? best_so_far(cache_file(precision, comm), -negated) : 0;
+  double peak = comm.rank() == 0 ? best_so_far(cache_file(precision, comm, machine.device()), -negated) : 0;
   comm.broadcast(std::as_writable_bytes(std::span(&peak, 1)), 0, "matrix peak").wait();
   return peak;
 }

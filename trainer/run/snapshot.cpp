@@ -55,7 +55,13 @@ RunState run_state_from(const std::string& json, const std::string& path) {
   }
 }
 
-std::vector<Slice> slices(const RunPlan& plan, const ModelState& state) {
+std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
+  return device == DeviceKind::cpu
+             ? 0
+             : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+}
+
+std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy) {
   const Graph& graph = plan.training.graph;
   std::vector<Slice> all;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
@@ -75,24 +81,37 @@ std::vector<Slice> slices(const RunPlan& plan, const ModelState& state) {
       add("adam.v/", state.v, moments);
     }
   }
+  if (!state.machine.is_cpu()) {
+    std::span<float> free = copy.as<float>();
+    for (Slice& slice : all) {
+      const std::span<float> to = free.first(slice.values.size());
+      free = free.subspan(to.size());
+      state.machine.stream().copy(to.data(), slice.values.data(), to.size_bytes());
+      slice.values = to;
+    }
+  }
+  state.machine.stream().synchronize();
   return all;
 }
 
 void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master) {
+                     std::span<float> master, Machine& machine) {
   for (const Segment& segment : segments(graph, space, {0, space.elements})) {
     const Parameter& parameter = graph.parameters[segment.parameter];
     const std::string name = "master/" + graph[parameter.value].name;
     checkpoint.require(name, logical_shape(graph, parameter));
-    checkpoint.read(name, segment.begin, segment.end,
-                    master.subspan(static_cast<std::size_t>(segment.flat),
-                                   static_cast<std::size_t>(segment.end - segment.begin)));
+    upload(machine,
+           master.subspan(static_cast<std::size_t>(segment.flat),
+                          static_cast<std::size_t>(segment.end - segment.begin)),
+           [&](std::int64_t begin, std::span<float> piece) {
+             checkpoint.read(name, segment.begin + begin, segment.begin + begin + std::ssize(piece), piece);
+           });
   }
 }
 
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) {
   const Graph& graph = plan.training.graph;
-  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>());
+  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>(), state.machine);
   for (std::size_t b = 0; b < plan.buckets.size(); ++b)
     for (const Segment& segment : segments(graph, plan.training.space, plan.updated[b])) {
       const Parameter& parameter = graph.parameters[segment.parameter];
@@ -103,13 +122,20 @@ void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) 
       for (const auto& [kind, space] :
            {std::pair<const char*, const Buffer&>{"adam.m/", state.m}, {"adam.v/", state.v}}) {
         checkpoint.require(kind + name, logical_shape(graph, parameter));
-        checkpoint.read(kind + name, segment.begin, segment.end, space.as<float>().subspan(offset, size));
+        upload(state.machine, space.as<float>().subspan(offset, size),
+               [&, &prefix = kind](std::int64_t begin, std::span<float> piece) {
+                 checkpoint.read(prefix + name, segment.begin + begin,
+                                 segment.begin + begin + std::ssize(piece), piece);
+               });
       }
     }
 }
 
-void check_replicas(const ModelState& state, Communicator& comm) {
-  const std::string mine = hex(hash_bytes(std::as_bytes(state.master.as<float>())));
+void check_replicas(ModelState& state, Communicator& comm) {
+  std::string mine;
+  download(state.machine, state.master.as<float>(), [&](std::int64_t, std::span<const float> piece) {
+    mine += hex(hash_bytes(std::as_bytes(piece)));
+  });
   const std::vector<std::string> all = gather_strings(comm, mine, "hashes of the parameters");
   for (std::size_t rank = 0; rank < all.size(); ++rank)
     if (all[rank] != all[0])

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,15 +30,17 @@ std::string to_json(const RunState& state, const Config& config);
 // Throws UserError naming `path` when the text is not what to_json writes.
 RunState run_state_from(const std::string& json, const std::string& path);
 
-// The pieces that this rank saves: master/NAME, adam.m/NAME, adam.v/NAME of the elements it owns.
-std::vector<Slice> slices(const RunPlan& plan, const ModelState& state);
+// The pieces that this rank saves: master/NAME, adam.m/NAME, adam.v/NAME of the elements it owns. They lie in
+// `copy`, host memory of snapshot_bytes, or on CPUs where they always lie. Blocks.
+std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy);
+std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 
 // Parameters whole, moments as far as this rank updates them.
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state);
 void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master);
+                     std::span<float> master, Machine& machine);
 
 // Throws Defect naming the ranks unless the parameters are the same bits on all of them.
-void check_replicas(const ModelState& state, Communicator& comm);
+void check_replicas(ModelState& state, Communicator& comm);
 
 }  // namespace muster

@@ -20,7 +20,7 @@ MemoryByKind TrainedModel::memory(const Config& config, const Plan& plan, std::u
 }
 
 TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
-                           std::uint64_t arena_bytes, MemoryAccount& account) {
+                           std::uint64_t arena_bytes, Machine& machine) {
   const std::string folder = RunFolder(config.run.dir).checkpoints();
   if (!step)
     step = newest_complete(folder, Trust::used,
@@ -31,13 +31,16 @@ TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> ste
   tokenizer_ = run_state_from(checkpoint.state(), path_).tokenizer;
 
   const auto elements = static_cast<std::uint64_t>(plan.space.elements);
-  master_ = Buffer(account, MemoryKind::parameters, elements * 4);
-  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>());
+  master_ = machine.take(MemoryKind::parameters, elements * 4);
+  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>(), machine);
   if (config.run.precision == Precision::bf16) {
-    compute_ = Buffer(account, MemoryKind::compute_weights, elements * 2);
-    cpu_flat_kernels().to_bf16(master_.as<float>(), compute_.as<bf16>());
+    compute_ = machine.take(MemoryKind::compute_weights, elements * 2);
+    machine.stream().enqueue([&machine, this](NativeStream native) {
+      machine.flat().to_bf16(native, master_.as<float>(), compute_.as<bf16>());
+    });
+    machine.stream().synchronize();
   }
-  arena_ = Buffer(account, MemoryKind::activations, arena_bytes);
+  arena_ = machine.take(MemoryKind::activations, arena_bytes);
 }
 
 }  // namespace muster

@@ -9,6 +9,7 @@
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/host_memory.hpp"
+#include "trainer/step/machine.hpp"
 
 namespace muster {
 
@@ -18,7 +19,7 @@ class TrainedModel {
   // plan of the model; `arena_bytes` is what the largest plan to run needs. Throws UserError when there is no
   // such checkpoint.
   TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
-               std::uint64_t arena_bytes, MemoryAccount& account);
+               std::uint64_t arena_bytes, Machine& machine);
 
   // What it takes.
   static MemoryByKind memory(const Config& config, const Plan& plan, std::uint64_t arena_bytes);

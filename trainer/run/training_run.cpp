@@ -66,7 +66,13 @@ class TrainingRun {
   void prepare_evaluation();
   void start_or_resume();
   bool resume();
-  void check_sent(std::uint64_t bytes);
+  bool evaluates_after(std::int64_t step) const {
+    return config_.eval.every > 0 && step % config_.eval.every == 0;
+  }
+  bool saves_after(std::int64_t step) const {
+    return config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
+  }
+  void settle();
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
   void evaluate();
@@ -78,7 +84,8 @@ class TrainingRun {
   const Clock::time_point start_ = Clock::now();
   Config config_;
   const RunHost& host_;
-  Communicator& comm_;
+  Communicator& comm_;  // of the hosts
+  Machine& machine_;
   RunData data_;
   std::uint64_t runtime_bytes_ = resident_bytes();
   std::string fingerprint_;
@@ -90,16 +97,17 @@ class TrainingRun {
   Loader training_loader_;
   Prefetch prefetch_;
   std::optional<Loader> validation_loader_;
-  ModelState state_;
-  TrainingStep step_;
-  std::optional<Evaluation> evaluation_;
-  Watchdog watchdog_;
   double peak_;
+  ModelState state_;
+  Buffer snapshot_;
+  Watchdog watchdog_;
   Progress progress_;
+  std::optional<TrainingStep> step_;
+  std::optional<Evaluation> evaluation_;
   std::optional<MetricsFile> metrics_;
   TimeLeft time_left_;
   std::int64_t skipped_ = 0;
-  std::uint64_t most_sent_ = 0;  // in one step
+  std::uint64_t steps_taken_ = 0, sent_ = 0, sent_before_ = 0;  // by this process
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
   std::optional<double> fresh_eval_loss_;
@@ -108,7 +116,8 @@ class TrainingRun {
 TrainingRun::TrainingRun(Config config, const RunHost& host)
     : config_(std::move(config)),
       host_(host),
-      comm_(host.comm),
+      comm_(host.ranks.host),
+      machine_(host.machine),
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
       fingerprint_(agree_on_fingerprint()),
       plan_(make_plan_or_refuse()),
@@ -116,20 +125,27 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       attempt_(begin_attempt()),
       log_(open_log()),
       training_loader_(
-          agree(comm_, "opening the data", [&] { return data_.training(config_, host.account); })),
-      prefetch_(training_loader_, host.account, prefetch_depth, config_.train.micro_batch),
-      state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, host.account); })),
-      step_(config_, plan_, state_, comm_, host.compute, host.account),
-      watchdog_(comm_, config_.run.watchdog),
-      peak_(measure_matrix_peak(config_.run.precision, comm_)) {
-  if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
-  check_as_planned(host.account, plan_.memory);
+          agree(comm_, "opening the data", [&] { return data_.training(config_, machine_.host_account()); })),
+      prefetch_(training_loader_, machine_.host_account(), prefetch_depth, config_.train.micro_batch,
+                machine_.device().staging()),
+      peak_(measure_matrix_peak(config_.run.precision, comm_, machine_)),
+      state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
+      snapshot_(agree(comm_, "taking memory",
+                      [&] {
+                        return Buffer(machine_.host_account(), MemoryKind::checkpoint,
+                                      snapshot_bytes(plan_, machine_.device().kind()));
+                      })),
+      watchdog_(comm_, config_.run.watchdog) {
   start_or_resume();
+  step_.emplace(config_, plan_, state_, host_.ranks, progress_);
+  if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
+  check_as_planned(machine_.account(), plan_.memory);
+  if (!machine_.is_cpu()) check_as_planned(machine_.host_account(), plan_.host_memory);
 }
 
 // Bits are promised only where ranks compute alike.
 std::string TrainingRun::agree_on_fingerprint() const {
-  const std::string mine = fingerprint("cpu");
+  const std::string mine = fingerprint(machine_.device().fingerprint());
   const std::vector<std::string> all = gather_strings(comm_, mine, "fingerprints");
   agree(comm_, "comparing fingerprints", [&] {
     if (config_.train.reduction == Reduction::invariant && mine != all[0])
@@ -144,8 +160,14 @@ std::string TrainingRun::agree_on_fingerprint() const {
 
 RunPlan TrainingRun::make_plan_or_refuse() {
   return agree(comm_, "planning", [&] {
-    RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_));
-    refuse_if_too_large(plan.memory, available_bytes(), comm_.local_size());
+    RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_),
+                                 machine_.device().kind());
+    plan.host_memory[static_cast<std::size_t>(MemoryKind::checkpoint)] =
+        Buffer::counted(snapshot_bytes(plan, machine_.device().kind()));
+    plan.host_memory[static_cast<std::size_t>(MemoryKind::communication)] += host_.ranks.staging_bytes;
+    const bool cpu = machine_.is_cpu();
+    refuse_if_too_large(plan.memory, machine_.device().available_bytes(), cpu ? comm_.local_size() : 1);
+    if (!cpu) refuse_if_too_large(plan.host_memory, available_host_bytes(), comm_.local_size());
     return plan;
   });
 }
@@ -179,22 +201,24 @@ void TrainingRun::prepare_evaluation() {
         "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or set "
         "eval.every = 0",
         config_.data.sources().front().path, config_.train.sequence);
-  validation_loader_.emplace(data_.validation(config_, host_.account));
-  evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, host_.compute, host_.account);
+  validation_loader_.emplace(data_.validation(config_, machine_.host_account()));
+  evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, machine_);
 }
 
-// The plan knew of every byte that is sent.
-void TrainingRun::check_sent(std::uint64_t bytes) {
-  most_sent_ = std::max(most_sent_, bytes);
-  if (bytes > plan_.bytes_sent_per_step)
-    throw Defect(fmt::format("rank {} sent {} bytes in step {}, the plan says {}", comm_.rank(), bytes,
-                             progress_.step, plan_.bytes_sent_per_step));
+// Nothing is under way afterwards, and the plan knew of every byte that was sent.
+void TrainingRun::settle() {
+  step_->settle();
+  machine_.stream().synchronize();
+  sent_ += host_.ranks.device.bytes_sent() - sent_before_;
+  const std::uint64_t planned = plan_.bytes_sent_per_step * steps_taken_;
+  if (sent_ != planned)
+    throw Defect(fmt::format("rank {} sent {} bytes in {} steps, the plan says {}", comm_.rank(), sent_,
+                             steps_taken_, planned));
 }
 
 void TrainingRun::start_or_resume() {
   if (!resume()) {
     state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
-    comm_.broadcast(std::as_writable_bytes(state_.master.as<float>()), 0, "first weights").wait();
     if (rank_0()) log_->info("a new run in {}", folder_.path());
   }
   check_replicas(state_, comm_);
@@ -203,7 +227,8 @@ void TrainingRun::start_or_resume() {
   agree(comm_, "writing the run's folder", [&] {
     if (!rank_0()) return;
     write_text_atomically(folder_.config(), to_toml(config_));
-    write_text_atomically(folder_.description(), describe_run(attempt_.number(), hosts, "cpu"));
+    write_text_atomically(folder_.description(),
+                          describe_run(attempt_.number(), hosts, machine_.device().name()));
     metrics_.emplace(folder_.metrics(), progress_.step);
   });
 }
@@ -240,28 +265,42 @@ RunResult TrainingRun::run() {
   RunResult result;
   if (rank_0() && progress_.step < config_.train.steps)
     log_->info("{}", progress_heading(config_.train.steps));
-  if (progress_.step < config_.train.steps) step_.request(prefetch_, progress_.step);
+  // A CPU's stream has run a step when it has been started; a GPU is given the next one meanwhile, unless the
+  // parameters are to be read in between.
+  const std::size_t ahead = machine_.is_cpu() ? 1 : TrainingStep::most_pending;
+  std::int64_t started = progress_.step;
+  const auto may_start = [&] {
+    return !result.interrupted && started < config_.train.steps && step_->pending() < ahead &&
+           (step_->pending() == 0 || !(evaluates_after(started) || saves_after(started)));
+  };
+  if (started < config_.train.steps) step_->request(prefetch_, started);
+  sent_before_ = host_.ranks.device.bytes_sent();
   Clock::time_point recorded = Clock::now();
-  while (progress_.step < config_.train.steps && !result.interrupted) {
+  while (may_start() || step_->pending() > 0) {
     const Clock::time_point start = Clock::now();
-    watchdog_.set_step(progress_.step + 1);
-    if (progress_.step + 1 < config_.train.steps) step_.request(prefetch_, progress_.step + 1);
-    const double lr =
-        learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, progress_.step + 1);
-    const std::uint64_t sent_before = comm_.bytes_sent();
-    const StepResult step = step_.run(prefetch_, progress_, lr, host_.stop_requested() || time_is_up());
-    check_sent(comm_.bytes_sent() - sent_before);
+    for (; may_start(); ++started) {
+      watchdog_.set_step(started + 1);
+      if (started + 1 < config_.train.steps) step_->request(prefetch_, started + 1);
+      const double lr =
+          learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, started + 1);
+      step_->start(prefetch_, lr, host_.stop_requested() || time_is_up());
+      ++steps_taken_;
+    }
+    const StepResult step = step_->finish(progress_);
     const double step_seconds = seconds_since(start);
     const bool last = progress_.step == config_.train.steps;
-    if (config_.eval.every > 0 && (last || progress_.step % config_.eval.every == 0)) evaluate();
+    result.interrupted = (result.interrupted || step.stop) && !last;
+    const bool ends = last || (result.interrupted && step_->pending() == 0);
+    const bool evaluates = evaluates_after(progress_.step) || (last && config_.eval.every > 0);
+    const bool saves = ends || saves_after(progress_.step);
+    if (evaluates || saves) settle();
+    if (evaluates) evaluate();
     record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
-    result.interrupted = step.stop && !last;
-    if (last || result.interrupted ||
-        (config_.checkpoint.every > 0 && progress_.step % config_.checkpoint.every == 0))
-      save();
+    if (saves) save();
+    if (evaluates || saves) sent_before_ = host_.ranks.device.bytes_sent();
   }
-  if (comm_.size() > 1)
-    log_->info("sent at most {} bytes in a step, planned {}", most_sent_, plan_.bytes_sent_per_step);
+  if (comm_.size() > 1 && steps_taken_ > 0)
+    log_->info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
   if (rank_0()) {
     if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
     log_->info("{} after step {} of {}; memory: planned {} + runtime {}, resident {}",
@@ -317,7 +356,7 @@ void TrainingRun::save() {
               config_);
   request.still_current = [&] { return attempt_.still_current(); };
   const Clock::time_point start = Clock::now();
-  const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_));
+  const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_, snapshot_));
   saved_step_ = progress_.step;
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;

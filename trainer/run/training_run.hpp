@@ -7,19 +7,17 @@
 #include <string>
 
 #include "comm/communicator.hpp"
-#include "core/memory.hpp"
-#include "core/stream.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/run/evaluation.hpp"
+#include "trainer/step/machine.hpp"
 #include "trainer/step/training_step.hpp"
 
 namespace muster {
 
 // What a run stands on.
 struct RunHost {
-  Communicator& comm;
-  Stream& compute;
-  MemoryAccount& account;
+  Ranks ranks;
+  Machine& machine;
   std::function<bool()> stop_requested;
   bool console = false;  // whether rank 0 also writes to the screen
 };

@@ -9,25 +9,54 @@
 namespace muster {
 
 Backward::Backward(const Config& config, const RunPlan& plan, ModelState& state, GradientExchange& exchange,
-                   Stream& stream)
+                   Update& update, std::span<LeafReport> reports)
     : config_(config),
       plan_(plan),
       state_(state),
       exchange_(exchange),
-      stream_(stream),
-      executor_(plan.training),
-      buckets_of_(plan.training.graph.parameters.size()),
-      parameters_in_(plan.buckets.size()) {
-  const LeafRange mine = plan.leaves[static_cast<std::size_t>(plan.rank)];
-  steps_ = accumulation_steps(plan.division.leaves, mine.begin, mine.end);
-  for (std::size_t b = 0; b < plan.buckets.size(); ++b)
-    for (const Segment& segment : segments(plan.training.graph, plan.training.space, plan.buckets[b].range)) {
-      buckets_of_[segment.parameter].push_back(b);
-      ++parameters_in_[b];
+      update_(update),
+      reports_(reports),
+      stream_(state.machine.stream()),
+      steps_(accumulation_steps(plan.division.leaves, plan.leaves[static_cast<std::size_t>(plan.rank)].begin,
+                                plan.leaves[static_cast<std::size_t>(plan.rank)].end)),
+      cuts_(cuts_of_plan()),
+      executor_(plan.training, state.machine.backend(), [this] {
+        std::vector<std::size_t> places;
+        for (std::size_t step = 0; step < cuts_.size(); ++step)
+          if (!cuts_[step].receive.empty() || !cuts_[step].launch.empty()) places.push_back(step);
+        return places;
+      }()) {
+  check(reports.size() == steps_.size(), "a report for each leaf");
+}
+
+std::vector<Backward::Cut> Backward::cuts_of_plan() {
+  const Plan& plan = plan_.training;
+  std::vector<std::vector<std::size_t>> buckets_of(plan.graph.parameters.size());
+  std::vector<std::int64_t> missing(plan_.buckets.size());  // gradients that are not final yet
+  std::vector<bool> received(plan_.buckets.size());
+  for (std::size_t b = 0; b < plan_.buckets.size(); ++b)
+    for (const Segment& segment : segments(plan.graph, plan.space, plan_.buckets[b].range)) {
+      buckets_of[segment.parameter].push_back(b);
+      ++missing[b];
     }
-  missing_ = parameters_in_;
-  for (const PlanStep& step : plan.training.steps)
-    count_final(step.final_gradients, [&](std::size_t bucket) { order_.push_back(bucket); });
+  std::vector<Cut> cuts(plan.steps.size() + 1);
+  for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+    for (const ValueId input : plan.graph.nodes[static_cast<std::size_t>(plan.steps[s].node)].inputs) {
+      if (!input || plan.graph[input].role != Role::parameter) continue;
+      for (const std::size_t bucket : buckets_of[static_cast<std::size_t>(plan.graph[input].parameter)])
+        if (!received[bucket]) {
+          received[bucket] = true;
+          cuts[s].receive.push_back(bucket);
+        }
+    }
+    for (const std::int32_t parameter : plan.steps[s].final_gradients)
+      for (const std::size_t bucket : buckets_of[static_cast<std::size_t>(parameter)])
+        if (--missing[bucket] == 0) {
+          cuts[s + 1].launch.push_back(bucket);
+          order_.push_back(bucket);
+        }
+  }
+  return cuts;
 }
 
 void Backward::request(Prefetch& prefetch, std::int64_t step) const {
@@ -39,16 +68,14 @@ void Backward::request(Prefetch& prefetch, std::int64_t step) const {
           division.micro_batch);
 }
 
-void Backward::run(Prefetch& prefetch, std::int64_t step) {
+void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector<StepTimes>* times) {
   const Division& division = plan_.division;
   failure_ = nullptr;
   wait_data_ms_ = 0;
-  missing_ = parameters_in_;
-  reports_.assign(steps_.size(), {});
+  LeafReport asked;
+  asked.stop = stop ? 1 : 0;
+  for (std::size_t l = 0; l < steps_.size(); ++l) report(l, asked, nullptr, true);
 
-  const Executor::GradientsFinal launch_final = [&](std::span<const std::int32_t> parameters) {
-    count_final(parameters, [&](std::size_t bucket) { launch(bucket); });
-  };
   for (std::size_t l = 0; l < steps_.size() && !failure_; ++l) {
     const LeafStep& leaf = steps_[l];
     const bool last_leaf = l + 1 == steps_.size();
@@ -59,10 +86,15 @@ void Backward::run(Prefetch& prefetch, std::int64_t step) {
       scalars.seed = static_cast<std::uint64_t>(config_.run.seed);
       scalars.step = static_cast<std::uint32_t>(step);
       scalars.first_slot = static_cast<std::uint32_t>(slot);
-      scalars.first_micro_batch = k == 0;
-      const bool last = last_leaf && k + 1 == division.micro_batches_per_leaf();
-      run_micro_batch(prefetch, bindings, scalars, reports_[l],
-                      last ? launch_final : Executor::GradientsFinal());
+      const bool first = l == 0 && k == 0, last = last_leaf && k + 1 == division.micro_batches_per_leaf();
+      ExecutorOptions options;
+      options.accumulate = k > 0;
+      options.at_cut = [&](std::size_t cut) {
+        if (first) std::ranges::for_each(cuts_[cut].receive, [&](std::size_t b) { update_.receive(b); });
+        if (last) std::ranges::for_each(cuts_[cut].launch, [&](std::size_t b) { launch(b); });
+      };
+      options.times = last ? times : nullptr;
+      run_micro_batch(prefetch, bindings, scalars, l, options);
     }
     // The last leaf's adds are made bucket by bucket, in launch().
     if (!last_leaf) add(leaf.adds, {0, plan_.training.space.elements});
@@ -72,30 +104,28 @@ void Backward::run(Prefetch& prefetch, std::int64_t step) {
   if (failure_) std::ranges::for_each(order_, [&](std::size_t bucket) { launch(bucket); });
 }
 
-void Backward::count_final(std::span<const std::int32_t> parameters,
-                           const std::function<void(std::size_t bucket)>& complete) {
-  for (const std::int32_t parameter : parameters)
-    for (const std::size_t bucket : buckets_of_[static_cast<std::size_t>(parameter)])
-      if (--missing_[bucket] == 0) complete(bucket);
-}
-
 void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
-                               LeafReports::Leaf& report, const Executor::GradientsFinal& gradients_final) {
+                               std::size_t leaf, const ExecutorOptions& options) {
   const Batch* batch = nullptr;
   try {
     batch = &prefetch.next();
   } catch (const UserError&) {
     failure_ = std::current_exception();
+    report(leaf, {.failed = 1}, nullptr, false);
     return;
   }
   wait_data_ms_ += prefetch.waited_ms();
+  const std::int64_t targets = batch->valid_targets;
   fill_inputs(stream_, executor_, bindings, *batch, config_.data.documents);
-  report.targets += batch->valid_targets;
-  const Event copied = stream_.record();
+  prefetch.give_back(stream_.record());
 
-  executor_.run(stream_, bindings, scalars, gradients_final);
-  stream_.enqueue([&report, loss = executor_.view("loss", bindings)] { report.loss += *loss.as<double>(); });
-  copied.wait();  // the prefetch takes the batch back at the next next()
+  executor_.run(stream_, bindings, scalars, options);
+  report(leaf, {.targets = targets}, executor_.view("loss", bindings).as<double>(), false);
+}
+
+void Backward::report(std::size_t leaf, const LeafReport& more, const double* loss, bool first) {
+  stream_.enqueue([add_report = state_.machine.flat().add_report, more, loss, first,
+                   to = &reports_[leaf]](NativeStream native) { add_report(native, more, loss, first, to); });
 }
 
 void Backward::add(const std::vector<Add>& adds, Range range) {
@@ -104,8 +134,8 @@ void Backward::add(const std::vector<Add>& adds, Range range) {
         static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
   };
   for (const Add& pair : adds)
-    stream_.enqueue(
-        [left = part(pair.left), right = part(pair.right)] { cpu_flat_kernels().add(left, right); });
+    stream_.enqueue([sum = state_.machine.flat().add, left = part(pair.left),
+                     right = part(pair.right)](NativeStream native) { sum(native, left, right); });
 }
 
 void Backward::launch(std::size_t bucket) {

@@ -8,7 +8,7 @@
 namespace muster {
 
 GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm,
-                                   WaitClock& waits, MemoryAccount& account)
+                                   WaitClock& waits)
     : plan_(plan),
       state_(state),
       comm_(comm),
@@ -24,7 +24,7 @@ GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Commu
     staging_begin_.push_back(elements);
     elements += foreign * plan.staging_elements(b);
   }
-  staging_ = Buffer(account, MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
+  staging_ = state.machine.take(MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
 }
 
 // This rank's piece of a root: in its own gradients, or in the staging memory.
@@ -70,14 +70,16 @@ void GradientExchange::start(std::size_t bucket, const Event& ready) {
   }
 }
 
-std::span<float> GradientExchange::finish(std::size_t bucket, Stream& stream) {
+std::span<float> GradientExchange::finish(std::size_t bucket) {
+  Stream& stream = state_.machine.stream();
   waits_.during([&] {
     for (const Event& event : arrived_[bucket]) stream.wait(event);
   });
-  for (const Add& add : adds_) {
-    const std::span<float> left = operand(static_cast<std::size_t>(add.left), bucket);
-    const std::span<const float> right = operand(static_cast<std::size_t>(add.right), bucket);
-    stream.enqueue([left, right] { cpu_flat_kernels().add(left, right); });
+  for (const Add& pair : adds_) {
+    const std::span<float> left = operand(static_cast<std::size_t>(pair.left), bucket);
+    const std::span<const float> right = operand(static_cast<std::size_t>(pair.right), bucket);
+    stream.enqueue(
+        [add = state_.machine.flat().add, left, right](NativeStream native) { add(native, left, right); });
   }
   return operand(0, bucket);
 }

@@ -20,14 +20,13 @@ namespace muster {
 
 class GradientExchange {
  public:
-  GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits,
-                   MemoryAccount& account);
+  GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
 
   // Sends bucket `bucket` of this rank's roots once `ready` is complete.
   void start(std::size_t bucket, const Event& ready);
 
   // Appends to the stream what makes the sum of this rank's piece, and returns where it will lie.
-  std::span<float> finish(std::size_t bucket, Stream& stream);
+  std::span<float> finish(std::size_t bucket);
 
  private:
   std::span<float> operand(std::size_t root, std::size_t bucket) const;

@@ -1,35 +1,35 @@
 // The norm of the whole gradient: sums of squares of blocks of 4,096 elements in f64, each computed by the
-// block's owner, then summed over a fixed tree over all blocks, so that the bits do not depend on the number
+// block's owner, to be summed over a fixed tree over all blocks, so that the bits do not depend on the number
 // of ranks.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "comm/communicator.hpp"
 #include "core/memory.hpp"
-#include "core/stream.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/step/machine.hpp"
+#include "trainer/step/wait_clock.hpp"
 
 namespace muster {
 
 class GradientNorm {
  public:
-  GradientNorm(const RunPlan& plan, MemoryAccount& account);
+  GradientNorm(const RunPlan& plan, Machine& machine, Communicator& comm, WaitClock& waits);
 
-  // Appends the squares of this rank's piece of a bucket.
-  void add(std::size_t bucket, std::span<const float> piece, Stream& stream);
-  // Collective, after all buckets were added: the sum of squares of the whole gradient.
-  double squared(Communicator& comm, Stream& stream);
+  // Appends the squares of this rank's piece of a bucket, and begins to exchange them.
+  void add(std::size_t bucket, std::span<const float> piece);
+  // Appends the wait for all of them, and returns where they will stand, in the order of the flat space.
+  std::span<double> gather();
 
  private:
-  std::span<double> packed(int rank, std::size_t bucket) const;
-
   const RunPlan& plan_;
-  std::vector<std::vector<std::size_t>> begin_;  // by rank and bucket, and each rank's end: places in packed_
-  Buffer packed_;                                // f64, by owner
-  Buffer ordered_;                               // f64, in the order of the flat space
+  Machine& machine_;
+  Communicator& comm_;
+  WaitClock& waits_;
+  Buffer squares_;  // f64, by block
+  std::vector<Event> gathered_;
 };
 
 }  // namespace muster

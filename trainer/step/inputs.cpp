@@ -1,7 +1,6 @@
 #include "trainer/step/inputs.hpp"
 
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string_view>
 
@@ -14,7 +13,7 @@ void fill_inputs(Stream& stream, const Executor& executor, const Bindings& bindi
   const auto fill = [&](std::string_view name, std::span<const std::int32_t> values) {
     const TensorView to = executor.view(name, bindings);
     check(static_cast<std::size_t>(to.elements()) == values.size(), "a batch fits the plan's inputs");
-    stream.enqueue([to, values] { std::memcpy(to.data, values.data(), values.size_bytes()); });
+    stream.copy(to.data, values.data(), values.size_bytes());
   };
   fill("tokens", batch.tokens);
   fill("positions", batch.positions);

@@ -6,23 +6,58 @@
 #include "model/ops/flat.hpp"
 
 namespace muster {
+namespace {
 
-ModelState::ModelState(const RunPlan& plan, const Config& config, MemoryAccount& account) {
+// Elements that go to or from a device at once; a multiple of flat_block.
+constexpr std::size_t transfer_elements = std::size_t{4} << 20;
+
+Buffer transfer_memory(Machine& machine, std::size_t elements) {
+  return machine.take_staging(MemoryKind::checkpoint, std::min(transfer_elements, elements) * sizeof(float));
+}
+
+}  // namespace
+
+void upload(Machine& machine, std::span<float> to, const FillPiece& fill) {
+  if (machine.is_cpu()) return fill(0, to);
+  const Buffer memory = transfer_memory(machine, to.size());
+  for (std::size_t begin = 0; begin < to.size(); begin += transfer_elements) {
+    const auto piece = memory.as<float>().first(std::min(transfer_elements, to.size() - begin));
+    fill(static_cast<std::int64_t>(begin), piece);
+    machine.stream().copy(to.data() + begin, piece.data(), piece.size_bytes());
+    machine.stream().synchronize();
+  }
+}
+
+void download(Machine& machine, std::span<const float> from, const UsePiece& use) {
+  if (machine.is_cpu()) {
+    machine.stream().synchronize();
+    return use(0, from);
+  }
+  const Buffer memory = transfer_memory(machine, from.size());
+  for (std::size_t begin = 0; begin < from.size(); begin += transfer_elements) {
+    const auto piece = memory.as<float>().first(std::min(transfer_elements, from.size() - begin));
+    machine.stream().copy(piece.data(), from.data() + begin, piece.size_bytes());
+    machine.stream().synchronize();
+    use(static_cast<std::int64_t>(begin), piece);
+  }
+}
+
+ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) : machine(on) {
   const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
-  master = Buffer(account, MemoryKind::parameters, elements * 4);
+  master = machine.take(MemoryKind::parameters, elements * 4);
   if (config.run.precision == Precision::bf16)
-    compute = Buffer(account, MemoryKind::compute_weights, elements * 2);
+    compute = machine.take(MemoryKind::compute_weights, elements * 2);
   for (int i = 0; i < plan.gradient_buffers; ++i)
-    gradients.emplace_back(account, MemoryKind::gradients, elements * 4);
+    gradients.push_back(machine.take(MemoryKind::gradients, elements * 4));
   std::int64_t updated = 0;
   for (const Range& range : plan.updated) {
     moments_begin.push_back(updated);
     updated += range.size();
   }
-  m = Buffer(account, MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
-  v = Buffer(account, MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
-  arena = Buffer(account, MemoryKind::activations,
-                 std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+  m = machine.take(MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
+  v = machine.take(MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
+  arena =
+      machine.take(MemoryKind::activations, std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
 }
 
 void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
@@ -32,19 +67,21 @@ void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
     const Parameter& parameter = graph.parameters[segment.parameter];
     const auto values = all.subspan(static_cast<std::size_t>(segment.flat),
                                     static_cast<std::size_t>(segment.end - segment.begin));
-    if (parameter.init.kind == Init::Kind::constant)
-      std::fill(values.begin(), values.end(), parameter.init.scale);
-    else
-      cpu_flat_kernels().fill_normal(values, 0, parameter.init.scale, fnv1a(graph[parameter.value].name),
-                                     seed);
+    upload(machine, values, [&](std::int64_t begin, std::span<float> piece) {
+      if (parameter.init.kind == Init::Kind::constant)
+        std::fill(piece.begin(), piece.end(), parameter.init.scale);
+      else
+        fill_normal(piece, begin, parameter.init.scale, fnv1a(graph[parameter.value].name), seed);
+    });
   }
 }
 
 void ModelState::refresh_compute(Range range) {
   if (compute.empty()) return;
   const auto begin = static_cast<std::size_t>(range.begin), size = static_cast<std::size_t>(range.size());
-  cpu_flat_kernels().to_bf16(master.as<float>().subspan(begin, size),
-                             compute.as<bf16>().subspan(begin, size));
+  machine.stream().enqueue(
+      [to_bf16 = machine.flat().to_bf16, from = master.as<float>().subspan(begin, size),
+       to = compute.as<bf16>().subspan(begin, size)](NativeStream native) { to_bf16(native, from, to); });
 }
 
 Bindings ModelState::bindings(std::size_t gradient_buffer) const {

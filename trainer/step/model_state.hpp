@@ -1,12 +1,16 @@
-// The memory of a model in training: parameters, gradients, optimizer state, one arena.
+// The memory of a model in training: parameters, gradients, optimizer state, one arena; all of it the
+// device's.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/step/machine.hpp"
 
 namespace muster {
 
@@ -18,15 +22,25 @@ struct ModelState {
   std::vector<std::int64_t> moments_begin;  // of each bucket in m and v, elements
   Buffer arena;
 
-  ModelState(const RunPlan& plan, const Config& config, MemoryAccount& account);
+  ModelState(const RunPlan& plan, const Config& config, Machine& machine);
 
-  // Fresh weights: numbers depend on the seed and each parameter's name only.
+  // Fresh weights: numbers depend on the seed and each parameter's name only, not on the device.
   void initialise(const RunPlan& plan, std::uint64_t seed);
-  // Fills the compute copies of a range from the masters.
+  // Appends the filling of a range's compute copies from the masters.
   void refresh_compute(Range range);
 
   Bindings bindings(std::size_t gradient_buffer) const;
   Bindings inference() const;
+
+  Machine& machine;
 };
+
+// Fills `to`, which lies in the device's memory, from a function that writes elements [begin, begin +
+// piece.size()) into the host's. Blocks.
+using FillPiece = std::function<void(std::int64_t begin, std::span<float> piece)>;
+void upload(Machine& machine, std::span<float> to, const FillPiece& fill);
+// Hands the elements of `from` to `use`, piece after piece, in the host's memory. Blocks.
+using UsePiece = std::function<void(std::int64_t begin, std::span<const float> piece)>;
+void download(Machine& machine, std::span<const float> from, const UsePiece& use);
 
 }  // namespace muster

@@ -1,69 +1,107 @@
 #include "trainer/step/training_step.hpp"
 
-#include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "comm/agree.hpp"
+#include "core/error.hpp"
 
 namespace muster {
 
-TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm,
-                           Stream& stream, MemoryAccount& account)
+TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
+                           const Progress& progress)
     : config_(config),
       plan_(plan),
-      comm_(comm),
-      stream_(stream),
-      exchange_(plan, state, comm, waits_, account),
-      backward_(config, plan, state, exchange_, stream),
-      reports_(plan),
-      norm_(plan, account),
-      update_(config, plan, state, comm, waits_),
-      sums_(plan.buckets.size()) {}
+      machine_(state.machine),
+      ranks_(ranks),
+      reports_(machine_.take(MemoryKind::communication,
+                             static_cast<std::uint64_t>(plan.division.leaves) * sizeof(LeafReport))),
+      outcome_(machine_.take(MemoryKind::communication, sizeof(StepOutcome))),
+      outcomes_(machine_.take_staging(MemoryKind::communication, most_pending * sizeof(StepOutcome))),
+      exchange_(plan, state, ranks.device, waits_),
+      update_(config, plan, state, ranks.device, waits_),
+      backward_(config, plan, state, exchange_, update_, my_reports()),
+      norm_(plan, machine_, ranks.device, waits_),
+      sums_(plan.buckets.size()),
+      started_(progress.step) {
+  StepOutcome& before = outcomes_.as<StepOutcome>()[0];
+  before.updates = progress.updates;
+  machine_.stream().copy(outcome(), &before, sizeof(StepOutcome));
+  machine_.stream().synchronize();
+}
 
-StepResult TrainingStep::run(Prefetch& prefetch, Progress& progress, double lr, bool stop) {
-  backward_.run(prefetch, progress.step);
-  stream_.synchronize();
-  LeafReports::Summary summary;
-  waits_.during(
-      [&] { summary = reports_.gather(comm_, backward_.leaves(), stop, backward_.failure() != nullptr); });
+std::span<LeafReport> TrainingStep::my_reports() const {
+  const LeafRange mine = plan_.leaves[static_cast<std::size_t>(plan_.rank)];
+  return reports_.as<LeafReport>().subspan(static_cast<std::size_t>(mine.begin),
+                                           static_cast<std::size_t>(mine.end - mine.begin));
+}
+
+void TrainingStep::start(Prefetch& prefetch, double lr, bool stop, std::vector<StepTimes>* times) {
+  check(pending_.size() < most_pending, "a step is started before too many others are finished");
+  Stream& stream = machine_.stream();
+  backward_.run(prefetch, started_, stop, times);
+
+  Event reported;
+  if (plan_.ranks > 1) {
+    std::vector<std::span<std::byte>> pieces;
+    for (const LeafRange& leaves : plan_.leaves)
+      pieces.push_back(std::as_writable_bytes(reports_.as<LeafReport>().subspan(
+          static_cast<std::size_t>(leaves.begin), static_cast<std::size_t>(leaves.end - leaves.begin))));
+    reported = ranks_.device.all_gather(pieces, "losses and signals", stream.record());
+  }
   for (const std::size_t bucket : backward_.order()) {
-    sums_[bucket] = exchange_.finish(bucket, stream_);
-    norm_.add(bucket, sums_[bucket], stream_);
+    sums_[bucket] = exchange_.finish(bucket);
+    norm_.add(bucket, sums_[bucket]);
   }
-  double squared = 0;
-  waits_.during([&] { squared = norm_.squared(comm_, stream_); });
-  if (summary.failed) agree_on(comm_, "reading data", backward_.failure());
+  const std::span<double> squares = norm_.gather();
+  waits_.during([&] { stream.wait(reported); });
 
-  StepResult result;
-  result.targets = summary.targets;
-  result.stop = summary.stop;
-  result.wait_data_ms = backward_.wait_data_ms();
-  if (summary.targets > 0) {
-    const auto n = static_cast<double>(summary.targets);
-    result.loss = summary.loss / n;
-    result.grad_norm = std::sqrt(squared) / n;
-  }
-  result.skipped = summary.targets == 0 || !std::isfinite(result.loss) || !std::isfinite(result.grad_norm);
-  result.clipped = !result.skipped && config_.optimizer.clip > 0 && result.grad_norm > config_.optimizer.clip;
-  if (!result.skipped) update_.apply(rule(result, ++progress.updates, lr), sums_, stream_);
+  const OutcomeRule rule_of_outcome{config_.optimizer.clip, config_.optimizer.betas[0],
+                                    config_.optimizer.betas[1]};
+  const auto leaves = reports_.as<const LeafReport>().first(static_cast<std::size_t>(plan_.division.leaves));
+  stream.enqueue(
+      [finish_step = machine_.flat().finish_step, rule_of_outcome, leaves, squares,
+       to = outcome()](NativeStream native) { finish_step(native, rule_of_outcome, leaves, squares, to); });
+  update_.apply(rule(lr), outcome(), sums_);
+
+  Pending pending;
+  pending.slot = static_cast<std::size_t>(started_) % most_pending;
+  stream.copy(&outcomes_.as<StepOutcome>()[pending.slot], outcome(), sizeof(StepOutcome));
+  pending.known = stream.record();
+  pending.failure = backward_.failure();
+  pending.wait_data_ms = backward_.wait_data_ms();
+  pending_.push_back(std::move(pending));
+  ++started_;
+}
+
+StepResult TrainingStep::finish(Progress& progress) {
+  const Pending pending = std::move(pending_.front());
+  pending_.pop_front();
+  pending.known.wait();
+  const StepOutcome outcome = outcomes_.as<StepOutcome>()[pending.slot];
+  if (outcome.failed != 0) agree_on(ranks_.host, "reading data", pending.failure);
+
   ++progress.step;
-  progress.targets += result.targets;
-  stream_.synchronize();
+  progress.updates = outcome.updates;
+  progress.targets += outcome.targets;
+  StepResult result;
+  result.loss = outcome.loss;
+  result.grad_norm = outcome.grad_norm;
+  result.targets = outcome.targets;
+  result.skipped = outcome.skipped != 0;
+  result.clipped = outcome.clipped != 0;
+  result.stop = outcome.stop != 0;
+  result.wait_data_ms = pending.wait_data_ms;
   result.wait_comm_ms = waits_.take_ms();
   return result;
 }
 
-AdamW TrainingStep::rule(const StepResult& result, std::int64_t updates, double lr) const {
+AdamW TrainingStep::rule(double lr) const {
   const OptimizerConfig& optimizer = config_.optimizer;
-  const double factor = optimizer.clip > 0 ? std::min(1.0, optimizer.clip / (result.grad_norm + 1e-6)) : 1.0;
   AdamW rule;
   rule.lr = static_cast<float>(lr);
   rule.beta1 = static_cast<float>(optimizer.betas[0]);
   rule.beta2 = static_cast<float>(optimizer.betas[1]);
   rule.epsilon = static_cast<float>(optimizer.epsilon);
-  rule.correction1 = 1 - std::pow(optimizer.betas[0], static_cast<double>(updates));
-  rule.correction2 = 1 - std::pow(optimizer.betas[1], static_cast<double>(updates));
-  rule.gradient_scale = static_cast<float>(factor / static_cast<double>(result.targets));
   return rule;
 }
 

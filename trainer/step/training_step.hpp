@@ -1,14 +1,16 @@
 // One training step on one rank: backward, the reduction behind it, the norm, the update, the gathering of
-// parameters.
+// parameters. The host only appends it to the device's stream; what came of it is read later.
 //
 //   loss = (sum of the losses of all valid targets) / N,  norm = ||gradient of the sum|| / N
 //   factor = min(1, clip / (norm + 1e-6));  AdamW on gradient * (factor / N)
 //
 // N is the number of valid targets of the global batch, counted by the ranks together. The update is skipped
-// when N = 0 or when the loss or the norm is not finite.
+// when N = 0 or when the loss or the norm is not finite (model/ops/flat.hpp, StepOutcome).
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <exception>
 #include <span>
 #include <vector>
 
@@ -19,7 +21,6 @@
 #include "trainer/step/backward.hpp"
 #include "trainer/step/gradient_exchange.hpp"
 #include "trainer/step/gradient_norm.hpp"
-#include "trainer/step/leaf_reports.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/update.hpp"
 #include "trainer/step/wait_clock.hpp"
@@ -44,31 +45,60 @@ struct StepResult {
   double wait_comm_ms = 0;  // for other ranks
 };
 
+// The ranks of a run: `host` joins their hosts' memory, `device` that of their devices. On CPUs they are one.
+struct Ranks {
+  Communicator& host;
+  Communicator& device;
+  std::uint64_t staging_bytes = 0;  // of the host's memory that `device` takes
+};
+
 class TrainingStep {
  public:
-  TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm,
-               Stream& stream, MemoryAccount& account);
+  // The host may be so many steps ahead of what it has read of their outcomes.
+  static constexpr std::size_t most_pending = 2;
+
+  // Goes on from `progress`.
+  TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
+               const Progress& progress);
 
   void request(Prefetch& prefetch, std::int64_t step) const { backward_.request(prefetch, step); }
 
-  // Takes step `progress.step` and advances `progress`. `stop` is this rank's wish to end. When any rank
-  // fails to read its data, all ranks throw its error.
-  StepResult run(Prefetch& prefetch, Progress& progress, double lr, bool stop);
+  // Appends the next step. `stop` is this rank's wish to end. `times`: see Backward::run.
+  void start(Prefetch& prefetch, double lr, bool stop, std::vector<StepTimes>* times = nullptr);
+  // Steps that were started and not finished.
+  std::size_t pending() const { return pending_.size(); }
+  // Waits for the oldest step that was started, and advances `progress`. When any rank failed to read its
+  // data, all ranks throw its error.
+  StepResult finish(Progress& progress);
+  // Appends the wait for the parameters that are still being gathered: to be done before others read them.
+  void settle() { update_.receive_all(); }
 
  private:
-  AdamW rule(const StepResult& result, std::int64_t updates, double lr) const;
+  struct Pending {
+    std::size_t slot = 0;  // of outcomes_
+    Event known;
+    std::exception_ptr failure;
+    double wait_data_ms = 0;
+  };
+  AdamW rule(double lr) const;
+  std::span<LeafReport> my_reports() const;
+  StepOutcome* outcome() const { return outcome_.as<StepOutcome>().data(); }
 
   const Config& config_;
   const RunPlan& plan_;
-  Communicator& comm_;
-  Stream& stream_;
+  Machine& machine_;
+  Ranks ranks_;
   WaitClock waits_;
+  Buffer reports_;   // a LeafReport of each leaf of all ranks
+  Buffer outcome_;   // a StepOutcome, both in the device's memory
+  Buffer outcomes_;  // copies of it for the host
   GradientExchange exchange_;
-  Backward backward_;
-  LeafReports reports_;
-  GradientNorm norm_;
   Update update_;
+  Backward backward_;
+  GradientNorm norm_;
   std::vector<std::span<float>> sums_;  // by bucket: this rank's piece of the summed gradient
+  std::int64_t started_;                // steps
+  std::deque<Pending> pending_;
 };
 
 }  // namespace muster

@@ -1,9 +1,11 @@
-// The update of the parameters: AdamW on what this rank owns, then everyone gets the new values.
+// The update of the parameters: AdamW on what this rank owns, then everyone gets the new values, while the
+// next forward already computes with those that have come.
 //
 // train.sharding = 1: each rank holds the moments of its pieces and updates these; the new values are
 // gathered. train.sharding = 0: the summed gradients are gathered first, and every rank updates everything.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,12 +22,17 @@ class Update {
  public:
   Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
 
-  // `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set for each parameter
-  // here.
-  void apply(const AdamW& rule, std::span<const std::span<float>> sums, Stream& stream);
+  // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set
+  // for each parameter here.
+  void apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums);
+
+  // Appends the wait for the new values of a bucket and their copies in the type of the computation; nothing
+  // when that has been done since the last update.
+  void receive(std::size_t bucket);
+  void receive_all();
 
  private:
-  std::span<const float> gradient(std::size_t bucket, std::span<float> sum, Stream& stream);
+  std::span<const float> gradient(std::size_t bucket, std::span<float> sum);
 
   const Config& config_;
   const RunPlan& plan_;
@@ -33,6 +40,7 @@ class Update {
   Communicator& comm_;
   WaitClock& waits_;
   std::vector<std::vector<Segment>> segments_;  // by bucket, of what this rank updates
+  std::vector<std::optional<Event>> gathered_;  // by bucket: new values that are not received yet
 };
 
 }  // namespace muster

@@ -3,6 +3,7 @@
 #include "model/ops/flat.hpp"
 
 #include <cmath>
+#include <vector>
 
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/philox_vector.hpp"
@@ -14,18 +15,19 @@ namespace {
 using Doubles = double __attribute__((vector_size(64)));
 using HalfFloats = float __attribute__((vector_size(32)));
 
-void adamw(const AdamW& rule, std::span<float> weights, std::span<float> first, std::span<float> second,
-           std::span<const float> gradients) {
+void adamw(NativeStream, const AdamW& rule, const StepOutcome* outcome, std::span<float> weights,
+           std::span<float> first, std::span<float> second, std::span<const float> gradients) {
   check(
       first.size() == weights.size() && second.size() == weights.size() && gradients.size() == weights.size(),
       "weights, moments and gradients of one length");
+  if (outcome->skipped != 0) return;
   const float beta1 = rule.beta1, beta2 = rule.beta2, epsilon = rule.epsilon;
   const float rest1 = static_cast<float>(1.0 - static_cast<double>(beta1));
   const float rest2 = static_cast<float>(1.0 - static_cast<double>(beta2));
   const float keep = static_cast<float>(1.0 - static_cast<double>(rule.lr) * static_cast<double>(rule.decay));
-  const float step = static_cast<float>(static_cast<double>(rule.lr) / rule.correction1);
-  const float root = static_cast<float>(1.0 / std::sqrt(rule.correction2));
-  const float scale = rule.gradient_scale;
+  const float step = static_cast<float>(static_cast<double>(rule.lr) / outcome->correction1);
+  const float root = static_cast<float>(1.0 / std::sqrt(outcome->correction2));
+  const float scale = outcome->gradient_scale;
   float *w = weights.data(), *m = first.data(), *v = second.data();
   const float* gradient = gradients.data();
   for_lanes_parallel(static_cast<std::int64_t>(weights.size()), [=](std::int64_t i, auto part) {
@@ -47,7 +49,7 @@ MUSTER_INLINE void add_squares(Floats x, Doubles& low, Doubles& high) {
   high += b * b;
 }
 
-void block_squares(std::span<const float> x, std::span<double> sums) {
+void block_squares(NativeStream, std::span<const float> x, std::span<double> sums) {
   const std::int64_t count = static_cast<std::int64_t>(x.size());
   check(static_cast<std::int64_t>(sums.size()) == (count + flat_block - 1) / flat_block,
         "a sum for each block of 4,096 elements");
@@ -63,7 +65,7 @@ void block_squares(std::span<const float> x, std::span<double> sums) {
   });
 }
 
-void add_flat(std::span<float> a, std::span<const float> b) {
+void add_flat(NativeStream, std::span<float> a, std::span<const float> b) {
   check(a.size() == b.size(), "sums of spaces of one length");
   float* to = a.data();
   const float* from = b.data();
@@ -72,7 +74,7 @@ void add_flat(std::span<float> a, std::span<const float> b) {
   });
 }
 
-void to_bf16(std::span<const float> from, std::span<bf16> to) {
+void to_bf16(NativeStream, std::span<const float> from, std::span<bf16> to) {
   check(from.size() == to.size(), "copies of one length");
   const float* x = from.data();
   bf16* y = to.data();
@@ -113,7 +115,57 @@ MUSTER_INLINE void cos_sin_of_turns(Floats u, Floats& cosine, Floats& sine) {
   sine = select((quadrant & 2) != 0, -y, y);
 }
 
+void store_scalars(NativeStream, StepScalars value, StepScalars* to) { *to = value; }
+
+void add_report(NativeStream, LeafReport more, const double* loss, bool first, LeafReport* to) {
+  if (first) *to = {};
+  to->loss += more.loss + (loss != nullptr ? *loss : 0);
+  to->targets += more.targets;
+  to->stop |= more.stop;
+  to->failed |= more.failed;
+}
+
+// At stride 1, 2, 4, ...: the tree of comm/reduction.hpp.
+double sum_over_tree(std::span<double> values) {
+  for (std::size_t stride = 1; stride < values.size(); stride *= 2)
+    for (std::size_t i = 0; i + stride < values.size(); i += 2 * stride) values[i] += values[i + stride];
+  return values.empty() ? 0 : values.front();
+}
+
+void finish_step(NativeStream, const OutcomeRule& rule, std::span<const LeafReport> leaves,
+                 std::span<double> squares, StepOutcome* outcome) {
+  StepOutcome result;
+  result.updates = outcome->updates;
+  std::vector<double> losses;
+  for (const LeafReport& leaf : leaves) {
+    losses.push_back(leaf.loss);
+    result.targets += leaf.targets;
+    result.stop |= leaf.stop;
+    result.failed |= leaf.failed;
+  }
+  if (result.targets > 0) {
+    const auto n = static_cast<double>(result.targets);
+    result.loss = sum_over_tree(losses) / n;
+    result.grad_norm = std::sqrt(sum_over_tree(squares)) / n;
+  }
+  result.skipped = result.targets == 0 || result.failed != 0 || !std::isfinite(result.loss) ||
+                   !std::isfinite(result.grad_norm);
+  result.clipped = result.skipped == 0 && rule.clip > 0 && result.grad_norm > rule.clip;
+  if (result.skipped == 0) {
+    const double factor = rule.clip > 0 ? std::min(1.0, rule.clip / (result.grad_norm + 1e-6)) : 1.0;
+    result.gradient_scale = static_cast<float>(factor / static_cast<double>(result.targets));
+    const auto updates = static_cast<double>(++result.updates);
+    result.correction1 = 1 - std::pow(rule.beta1, updates);
+    result.correction2 = 1 - std::pow(rule.beta2, updates);
+  }
+  *outcome = result;
+}
+
+}  // namespace
+}  // namespace cpu
+
 void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint32_t key, std::uint64_t seed) {
+  using namespace cpu;
   check(first % 4 == 0, "random elements are drawn by fours");
   const RandomStream stream{0, 0, key, seed};
   parallel_ranges(static_cast<std::int64_t>(x.size()), 4096, [=](std::int64_t begin, std::int64_t end) {
@@ -147,12 +199,10 @@ void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint3
   });
 }
 
-}  // namespace
-}  // namespace cpu
-
 const FlatKernels& cpu_flat_kernels() {
-  static constexpr FlatKernels kernels = {cpu::adamw, cpu::block_squares, cpu::add_flat, cpu::to_bf16,
-                                          cpu::fill_normal};
+  static constexpr FlatKernels kernels = {cpu::adamw,      cpu::block_squares, cpu::add_flat,
+                                          cpu::to_bf16,    cpu::store_scalars, cpu::add_report,
+                                          cpu::finish_step};
   return kernels;
 }
 

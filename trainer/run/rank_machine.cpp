@@ -1,0 +1,61 @@
+#include "trainer/run/rank_machine.hpp"
+
+#include <cstdint>
+#include <span>
+
+#include "comm/agree.hpp"
+#include "comm/nccl.hpp"
+#include "comm/staged.hpp"
+#include "core/device.hpp"
+#include "trainer/plan/ownership.hpp"
+
+namespace muster {
+namespace {
+
+// Seconds until ranks that have not met in NCCL are given up.
+constexpr double meeting_deadline = 120;
+
+std::int64_t least_of_all(Communicator& comm, std::int64_t value, const char* what) {
+  std::int64_t negated = -value;
+  comm.all_reduce(std::as_writable_bytes(std::span(&negated, 1)), ReduceType::i64, ReduceOp::max, what)
+      .wait();
+  return -negated;
+}
+
+// The largest exchange of a bucket of gradients: what is sent, or what comes, of pieces that differ by a block.
+std::uint64_t largest_exchange(int ranks) {
+  return static_cast<std::uint64_t>(bucket_elements + ranks * flat_block) * sizeof(float);
+}
+
+}  // namespace
+
+std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account) {
+  const bool cuda = config.run.device == DeviceChoice::cuda ||
+                    (config.run.device == DeviceChoice::automatic && cuda_device_count() > 0);
+  return std::make_unique<Machine>(cuda ? cuda_device(0) : cpu_device(), account);
+}
+
+RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount& account) : comm_(comm) {
+  const int gpus = config.run.device == DeviceChoice::cpu ? 0 : cuda_device_count();
+  const bool all_have_one = least_of_all(comm, gpus, "GPUs of the ranks") > 0;
+  const bool cuda = config.run.device == DeviceChoice::cuda ||
+                    (config.run.device == DeviceChoice::automatic && all_have_one);
+  if (!cuda) {
+    machine_ = std::make_unique<Machine>(cpu_device(), account);
+    return;
+  }
+  agree(comm, "choosing the device", [&] {
+    machine_ = std::make_unique<Machine>(cuda_device(gpus > 0 ? comm.local_rank() % gpus : 0), account);
+  });
+  if (comm.size() == 1) return;
+  const bool own_gpus = least_of_all(comm, gpus >= comm.local_size() ? 1 : 0, "ranks with a GPU each") > 0;
+  if (own_gpus) {
+    device_comm_ = nccl_communicator(comm, machine_->device(), meeting_deadline);
+  } else {
+    const std::uint64_t slot_bytes = largest_exchange(comm.size());
+    device_comm_ = staged_communicator(comm, machine_->device(), account, slot_bytes);
+    staging_bytes_ = staged_bytes(slot_bytes);
+  }
+}
+
+}  // namespace muster

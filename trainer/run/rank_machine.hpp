@@ -1,0 +1,32 @@
+// The machine of a rank as its configuration asks for it, and the communicator that joins the ranks' devices.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "comm/communicator.hpp"
+#include "trainer/config/config.hpp"
+#include "trainer/step/training_step.hpp"
+
+namespace muster {
+
+// For a process without others: a GPU if run.device allows it and there is one.
+std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account);
+
+class RankMachine {
+ public:
+  // Collective over `comm`. run.device = "auto" takes a GPU where every rank has one; a rank takes the one at
+  // its place among the ranks of its host. Throws UserError, the same on all ranks, where "cuda" cannot be.
+  RankMachine(const Config& config, Communicator& comm, MemoryAccount& account);
+
+  Machine& machine() { return *machine_; }
+  Ranks ranks() { return {comm_, device_comm_ ? *device_comm_ : comm_, staging_bytes_}; }
+
+ private:
+  Communicator& comm_;
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Communicator> device_comm_;
+  std::uint64_t staging_bytes_ = 0;
+};
+
+}  // namespace muster
