@@ -1,0 +1,21 @@
+// Attention forward, from scratch and behind a cache.
+#pragma once
+
+#include "model/ops/cuda/attention_problem.cuh"
+
+namespace muster::cuda {
+
+template <class T>
+struct ForwardTensors {
+  HeadRows<const T> q, k, v;
+  HeadRows<T> o;
+  float* lse = nullptr;  // may be null
+};
+
+// With `cached`, problem.keys is the room of the cache; the keys in it are StepScalars::kv_length and the
+// queries' own.
+template <class T>
+void attention_forward(const AttentionShape& shape, const AttentionProblem& problem,
+                       const ForwardTensors<T>& tensors, bool cached, const KernelArgs& args);
+
+}  // namespace muster::cuda

@@ -1,0 +1,29 @@
+// What attention's kernels and their workspaces share.
+#pragma once
+
+#include <cstdint>
+
+#include "model/ops/attention.hpp"
+
+namespace muster::cuda {
+
+inline constexpr int largest_head = 256;
+
+// The library's dropout draws other numbers than ours.
+inline bool library_may_compute(const AttentionShape& shape, DType type) {
+  return type == DType::bf16 && shape.dropout == 0;
+}
+
+// The most documents that document_starts may tell; 0: there are none.
+inline std::int64_t document_bound(const TensorType& document_starts) {
+  return document_starts.shape.empty() ? 0 : document_starts.elements() - 1;
+}
+
+// Behind a cache a block meets this many keys of a single query.
+inline constexpr int cached_split_keys = 128;
+
+constexpr std::int64_t cached_splits(std::int64_t room) {
+  return (room + cached_split_keys - 1) / cached_split_keys;
+}
+
+}  // namespace muster::cuda

@@ -1,0 +1,48 @@
+#include <algorithm>
+
+#include "core/error.hpp"
+#include "model/ops/attention.hpp"
+#include "model/ops/cuda/attention_library.hpp"
+#include "model/ops/cuda/attention_workspace.hpp"
+#include "model/ops/cuda/workspace.hpp"
+
+namespace muster::cuda {
+namespace {
+
+void expect_served(const AttentionShape& shape) {
+  if (shape.head_size > largest_head)
+    throw UserError("heads of {} are more than the {} that attention on GPUs serves: raise model.heads",
+                    shape.head_size, largest_head);
+}
+
+}  // namespace
+
+std::uint64_t attention_workspace(const Op& op, Types inputs, Types, int) {
+  const AttentionShape& shape = static_cast<const Attention&>(op).shape();
+  expect_served(shape);
+  if (!library_may_compute(shape, inputs[0].dtype)) return 0;
+  return library_workspace(shape, inputs[0].rows() / shape.batch, inputs[1].rows() / shape.batch,
+                           document_bound(inputs[2]));
+}
+
+// Our own kernels keep delta; whether the library computes instead is known only where it is.
+std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, int) {
+  const AttentionShape& shape = static_cast<const AttentionGradient&>(op).shape();
+  expect_served(shape);
+  const std::int64_t queries = inputs[1].rows() / shape.batch, keys = inputs[2].rows() / shape.batch;
+  const auto delta = static_cast<std::uint64_t>(shape.batch * shape.heads * queries) * sizeof(float);
+  if (!library_may_compute(shape, inputs[1].dtype)) return delta;
+  return std::max(delta, library_gradient_workspace(shape, queries, keys, document_bound(inputs[5])));
+}
+
+// Of a single query: what each split leaves for each head, D sums and two statistics.
+std::uint64_t cached_attention_workspace(const Op& op, Types inputs, Types, int) {
+  const AttentionShape& shape = static_cast<const CachedAttention&>(op).shape();
+  expect_served(shape);
+  if (inputs[0].rows() != shape.batch) return 0;
+  const std::int64_t splits = cached_splits(inputs[1].rows() / shape.batch);
+  return static_cast<std::uint64_t>(shape.batch * shape.heads * splits * (shape.head_size + 2)) *
+         sizeof(float);
+}
+
+}  // namespace muster::cuda
