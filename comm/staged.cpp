@@ -44,6 +44,10 @@ class StagedCommunicator final : public Communicator {
                    std::span<const std::span<std::byte>> receive, const std::string& what,
                    const Event& after) override {
     check(send.size() == ranks() && receive.size() == send.size(), "all_to_all wants a piece for each rank");
+    std::size_t bytes = 0;
+    for (std::size_t r = 0; r < ranks(); ++r)
+      if (r != self()) bytes += send[r].size() + receive[r].size();
+    check(bytes <= slot_bytes_, "an all_to_all larger than a slot for staging");
     Slot slot = begin(after);
     std::vector<std::span<const std::byte>> outgoing(ranks());
     std::vector<std::span<std::byte>> incoming(ranks());
@@ -118,7 +122,6 @@ class StagedCommunicator final : public Communicator {
     std::span<std::byte> free;
 
     std::span<std::byte> take(std::size_t bytes) {
-      check(bytes <= free.size(), "a collective larger than its slot for staging");
       const auto taken = free.first(bytes);
       free = free.subspan(bytes);
       return taken;

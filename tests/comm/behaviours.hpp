@@ -1,20 +1,28 @@
 // What every communicator does, as a table that drives all backends: the ranks as threads (under
-// ThreadSanitizer) and the ranks as processes over MPI.
+// ThreadSanitizer) and as processes started by mpirun, in the memory of hosts and of devices.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
+#include <tuple>
 
 #include "comm/communicator.hpp"
+#include "tests/comm/place.hpp"
 
 namespace muster {
 
 struct Behaviour {
-  std::string name;                         // a sentence, with underscores
-  std::function<void(Communicator&)> show;  // run by every rank; throws when it does not hold
+  std::string name;                  // a sentence, with underscores
+  std::function<void(Place&)> show;  // run by every rank; throws when it does not hold
+  bool of_hosts = false;             // goes through host memory, whatever the place
 };
 
 std::span<const Behaviour> behaviours();
+
+// A test of one: which, on how many ranks, and the seed of the ranks' delays (0: none).
+using Case = std::tuple<std::size_t, int, std::uint64_t>;
+std::string name_of_case(const Case& one);
 
 }  // namespace muster

@@ -4,12 +4,12 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
-#include <tuple>
 #include <vector>
 
 #include "comm/agree.hpp"
 #include "comm/threads/ranks.hpp"
 #include "comm/watchdog.hpp"
+#include "core/device.hpp"
 #include "core/error.hpp"
 #include "core/stream.hpp"
 #include "tests/comm/behaviours.hpp"
@@ -17,24 +17,24 @@
 namespace muster {
 namespace {
 
-using Case = std::tuple<std::size_t, int, std::uint64_t>;  // behaviour, ranks, delays
-
-std::string name_of_case(const testing::TestParamInfo<Case>& test) {
-  const auto& [behaviour, ranks, delays] = test.param;
-  return behaviours()[behaviour].name + "_on_" + std::to_string(ranks) + (delays == 0 ? "" : "_delayed");
-}
-
 class OnThreads : public testing::TestWithParam<Case> {};
 
 TEST_P(OnThreads, behaves) {
   const auto& [behaviour, ranks, delays] = GetParam();
-  run_ranks(ranks, behaviours()[behaviour].show, delays);
+  run_ranks(
+      ranks,
+      [&](Communicator& comm) {
+        const auto device = cpu_device();
+        Place place(comm, *device);
+        behaviours()[behaviour].show(place);
+      },
+      delays);
 }
 
 INSTANTIATE_TEST_SUITE_P(Communicator, OnThreads,
                          testing::Combine(testing::Range(std::size_t{0}, behaviours().size()),
                                           testing::Values(1, 2, 3, 4, 7), testing::Values(0, 1)),
-                         name_of_case);
+                         [](const auto& test) { return name_of_case(test.param); });
 
 TEST(RunRanks, a_failure_of_one_rank_wakes_the_others_and_is_the_one_rethrown) {
   std::atomic<int> woken = 0;
