@@ -34,10 +34,11 @@ struct __attribute__((__may_alias__, __aligned__(8))) Bits8 {
   unsigned words[2];
 };
 
-// 16 bytes of a tensor. The kernels take whole vectors where pointer and length allow, single elements elsewhere.
-template <class T>
-struct alignas(16) Vector {
-  static constexpr int size = 16 / static_cast<int>(sizeof(T));
+// 16 bytes of a tensor, or N elements. The kernels take whole vectors where pointer and length allow, single elements
+// elsewhere.
+template <class T, int N = 16 / static_cast<int>(sizeof(T))>
+struct alignas(N * sizeof(T)) Vector {
+  static constexpr int size = N;
   T elements[size];
   __device__ T& operator[](int i) { return elements[i]; }
   __device__ const T& operator[](int i) const { return elements[i]; }
@@ -73,9 +74,9 @@ __device__ inline Floats<W> load_floats(const T* from) {
     floats[0] = to_float(*from);
   } else if constexpr (W * sizeof(T) == 8) {
     const Bits8 bits = *reinterpret_cast<const Bits8*>(from);
-    T elements[W];
-    memcpy(elements, &bits, sizeof bits);
-    for (int i = 0; i < W; ++i) floats[i] = to_float(elements[i]);
+    Vector<T, W> vector;
+    memcpy(&vector, &bits, sizeof bits);
+    for (int i = 0; i < W; ++i) floats[i] = to_float(vector[i]);
   } else {
     constexpr int size = Vector<T>::size;
     static_assert(W % size == 0);
@@ -91,10 +92,10 @@ __device__ inline void store_floats(T* to, const Floats<W>& floats) {
   if constexpr (W == 1) {
     *to = from_float<T>(floats[0]);
   } else if constexpr (W * sizeof(T) == 8) {
-    T elements[W];
-    for (int i = 0; i < W; ++i) elements[i] = from_float<T>(floats[i]);
+    Vector<T, W> vector;
+    for (int i = 0; i < W; ++i) vector[i] = from_float<T>(floats[i]);
     Bits8 bits;
-    memcpy(&bits, elements, sizeof bits);
+    memcpy(&bits, &vector, sizeof bits);
     *reinterpret_cast<Bits8*>(to) = bits;
   } else {
     constexpr int size = Vector<T>::size;

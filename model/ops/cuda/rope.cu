@@ -51,7 +51,7 @@ struct Turn {
 template <int W, class T>
 __global__ void __launch_bounds__(block_threads)
     rope_kernel(T* y, const T* x, const std::int32_t* positions, Turn turn, Frequencies frequencies) {
-  __shared__ alignas(16) float cosines[block_threads], sines[block_threads];
+  alignas(16) __shared__ float cosines[block_threads], sines[block_threads];
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * turn.rows_of_block;
   const int rows =
       static_cast<int>(std::min(static_cast<std::int64_t>(turn.rows_of_block), turn.rows - first));
