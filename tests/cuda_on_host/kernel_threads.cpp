@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -41,11 +42,15 @@ struct Warp {
   std::array<char, 2> tokens{};  // in turn, for the reason that a block's are
 };
 
+std::atomic<std::uint64_t>& schedule_seed() {
+  static std::atomic<std::uint64_t> seed = static_cast<std::uint64_t>(setting("SEED", 0));
+  return seed;
+}
+
 // Linear congruential: the order is the same on every machine.
 template <class T>
 void shuffle(std::vector<T>& items) {
-  static const long first_seed = setting("SEED", 0);
-  auto seed = static_cast<std::uint64_t>(first_seed);
+  std::uint64_t seed = schedule_seed();
   if (seed == 0) return;
   for (std::size_t i = items.size(); i > 1; --i) {
     seed = seed * 6364136223846793005ull + 1442695040888963407ull;
@@ -295,6 +300,8 @@ void Block::run_part(dim3 grid, dim3 size, std::size_t shared_bytes, void (*kern
 }
 
 }  // namespace
+
+void shuffle_threads(std::uint64_t seed) { schedule_seed() = seed; }
 
 void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, void (*kernel)(const void*),
               const void* arguments) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cuda_runtime.h>
 
 namespace cuda_on_host {
@@ -23,6 +24,9 @@ inline constinit thread_local ThreadIndex* current = nullptr;
 // Runs kernel(arguments) for every thread of the grid, on a stream's thread.
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*kernel)(const void*),
               const void* arguments);
+
+// Shuffles them anew from the next kernel on, as CUDA_ON_HOST_SEED does from the start; 0: not at all.
+void shuffle_threads(std::uint64_t seed);
 
 // What the current CUDA thread can wait for.
 void wait_for_block();
