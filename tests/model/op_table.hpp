@@ -1,5 +1,5 @@
-// The table of ops: for each kernel of the CPU, rows of shapes and types, the double-precision version and
-// tolerances. op_table_test.cpp holds every kernel to every row; op_rows_*.cpp write the rows, a family each.
+// The table of ops: for each kernel, rows of shapes and types, the double-precision version and tolerances.
+// op_table_test.cpp holds the kernels of every backend to every row; op_rows_*.cpp write the rows, a family each.
 #pragma once
 
 #include <fmt/format.h>

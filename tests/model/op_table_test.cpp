@@ -1,4 +1,4 @@
-// Holds every kernel of the CPU to every row of the table.
+// Holds every kernel of every backend to every row of the table.
 #include "tests/model/op_table.hpp"
 
 #include <cmath>
@@ -8,6 +8,9 @@
 #include "model/ops/activation.hpp"
 #include "model/ops/addition.hpp"
 #include "model/ops/norm.hpp"
+#ifdef MUSTER_CUDA_ON_HOST
+#include "tests/cuda_on_host/kernel_threads.hpp"
+#endif
 
 namespace muster::testing {
 namespace {
@@ -29,9 +32,9 @@ std::vector<TestTensor> inputs_of(const Row& row) {
   return inputs;
 }
 
-std::vector<TestTensor> run(const Row& row, const RunOptions& options) {
+std::vector<TestTensor> run(TestDevice& device, const Row& row, const RunOptions& options) {
   std::vector<TestTensor> inputs = inputs_of(row);
-  std::vector<TestTensor> outputs = run_op(*row.op, inputs, options, row.outputs);
+  std::vector<TestTensor> outputs = run_op(device, *row.op, inputs, options, row.outputs);
   if (options.changed_input >= 0) outputs.push_back(inputs[static_cast<std::size_t>(options.changed_input)]);
   return outputs;
 }
@@ -62,30 +65,63 @@ void expect_close(const TestTensor& got, const Values& want, Roundings roundings
                        << values[where] << " instead of " << want[where] << ", largest " << largest;
 }
 
-class OpTable : public ::testing::TestWithParam<std::string_view> {
+struct KernelName {
+  DeviceKind device;
+  std::string_view op;
+};
+
+std::vector<KernelName> kernels_of_all_backends() {
+  std::vector<KernelName> names;
+  for (const DeviceKind kind : compiled_backends())
+    for (const auto& [op, kernel] : kernels_of(kind)) names.push_back({kind, op});
+  return names;
+}
+
+class OpTable : public ::testing::TestWithParam<KernelName> {
  protected:
+  void SetUp() override {
+    if (!has_device(GetParam().device)) GTEST_SKIP() << "no GPU is visible";
+    device_.emplace(GetParam().device);
+  }
+
   template <class Body>
   void for_rows(Body&& body) {
     for (const Row& row : table()) {
-      if (row.op->name() != GetParam()) continue;
+      if (row.op->name() != GetParam().op) continue;
       SCOPED_TRACE(describe(row));
       body(row);
     }
   }
+  std::vector<TestTensor> run(const Row& row, const RunOptions& options) {
+    return testing::run(*device_, row, options);
+  }
+  // As run, the threads of the device scheduled in another way for each `schedule` of 0, 1, 2, ...
+  std::vector<TestTensor> run_scheduled(const Row& row, int schedule) {
+    RunOptions options = row.options;
+    if (GetParam().device == DeviceKind::cpu) options.threads = 1 + schedule;
+#ifdef MUSTER_CUDA_ON_HOST
+    cuda_on_host::shuffle_threads(static_cast<std::uint64_t>(schedule));
+#endif
+    return run(row, options);
+  }
+
+ private:
+  std::optional<TestDevice> device_;
 };
 
-TEST_P(OpTable, has_rows_in_f32_and_bf16) {
-  std::set<DType> types;
-  for_rows([&](const Row& row) {
-    for (const TensorType& input : row.inputs)
-      if (!input.shape.empty()) types.insert(input.dtype);
-  });
-  EXPECT_TRUE(types.contains(DType::f32)) << "no row of op_rows_*.cpp runs " << GetParam() << " in f32";
-  EXPECT_TRUE(types.contains(DType::bf16)) << "no row of op_rows_*.cpp runs " << GetParam() << " in bf16";
+TEST(OpRows, are_there_for_every_kernel_in_f32_and_bf16) {
+  for (const KernelName& kernel : kernels_of_all_backends()) {
+    std::set<DType> types;
+    for (const Row& row : table())
+      for (const TensorType& input : row.inputs)
+        if (row.op->name() == kernel.op && !input.shape.empty()) types.insert(input.dtype);
+    EXPECT_TRUE(types.contains(DType::f32)) << "no row of op_rows_*.cpp runs " << kernel.op << " in f32";
+    EXPECT_TRUE(types.contains(DType::bf16)) << "no row of op_rows_*.cpp runs " << kernel.op << " in bf16";
+  }
 }
 
 TEST_P(OpTable, agrees_with_double_precision) {
-  for_rows([](const Row& row) {
+  for_rows([this](const Row& row) {
     Tensors rounded;
     for (const TestTensor& input : inputs_of(row)) rounded.push_back(input.values());
     const Tensors want = row.reference(rounded);
@@ -100,7 +136,7 @@ TEST_P(OpTable, agrees_with_double_precision) {
 }
 
 TEST_P(OpTable, computes_the_derivatives_of_the_forward_op) {
-  for_rows([](const Row& row) {
+  for_rows([this](const Row& row) {
     if (!row.differences) return;
     const std::vector<TestTensor> got = run(row, row.options);
     Tensors variables = row.differences->variables;
@@ -121,21 +157,21 @@ TEST_P(OpTable, computes_the_derivatives_of_the_forward_op) {
   });
 }
 
-TEST_P(OpTable, gives_the_same_bits_on_any_number_of_threads) {
-  for_rows([](const Row& row) {
-    RunOptions options = row.options;
-    options.threads = 1;
-    const std::vector<TestTensor> one = run(row, options);
-    for (options.threads = 2; options.threads <= 4; ++options.threads) {
-      const std::vector<TestTensor> more = run(row, options);
-      for (std::size_t i = 0; i < one.size(); ++i)
-        EXPECT_TRUE(more[i].same_bits(one[i])) << "output " << i << " on " << options.threads << " threads";
+// A CPU's bits must not depend on the number of threads, nor a GPU's on the order in which its threads run: there
+// twice the same, on the host in shuffled orders.
+TEST_P(OpTable, gives_the_same_bits_on_any_schedule_of_threads) {
+  for_rows([this](const Row& row) {
+    const std::vector<TestTensor> first = run_scheduled(row, 0);
+    for (int schedule = 1; schedule < 4; ++schedule) {
+      const std::vector<TestTensor> again = run_scheduled(row, schedule);
+      for (std::size_t i = 0; i < first.size(); ++i)
+        EXPECT_TRUE(again[i].same_bits(first[i])) << "output " << i << " on schedule " << schedule;
     }
   });
 }
 
 TEST_P(OpTable, accumulates_onto_what_was_there) {
-  for_rows([](const Row& row) {
+  for_rows([this](const Row& row) {
     const std::vector<TestTensor> fresh = run(row, row.options);
     RunOptions onto_zero = row.options, onto_start = row.options;
     onto_zero.accumulate = onto_start.accumulate = true;
@@ -165,7 +201,7 @@ TEST_P(OpTable, accumulates_onto_what_was_there) {
 }
 
 TEST_P(OpTable, gives_the_same_bits_in_place) {
-  for_rows([](const Row& row) {
+  for_rows([this](const Row& row) {
     const std::vector<TestTensor> apart = run(row, row.options);
     const std::vector<TestTensor> inputs = inputs_of(row);
     for (std::size_t i = 0; i < apart.size(); ++i) {
@@ -180,8 +216,12 @@ TEST_P(OpTable, gives_the_same_bits_in_place) {
   });
 }
 
+class Elementwise : public ::testing::TestWithParam<DeviceKind> {};
+
 // An element at the end of a row is computed with a part of a vector, one before it with a whole one.
-TEST(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {
+TEST_P(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {
+  if (!has_device(GetParam())) GTEST_SKIP() << "no GPU is visible";
+  TestDevice device(GetParam());
   constexpr std::int64_t width = 16 + 16 + 11;
   const Values pattern = reference::random_values(16, 1, 2);
   Values repeated;
@@ -193,7 +233,7 @@ TEST(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const TensorType one = matrix(1, width, type), two = matrix(1, 2 * width, type);
     const auto expect_repeated = [&](const Op& op, std::vector<TestTensor> inputs) {
-      for (const TestTensor& output : run_op(op, inputs)) {
+      for (const TestTensor& output : run_op(device, op, inputs)) {
         const Values y = output.values();
         for (std::size_t i = 0; i < y.size(); ++i) {
           if (i % width < 16) continue;
@@ -212,14 +252,12 @@ TEST(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {
   }
 }
 
-std::vector<std::string_view> names() {
-  std::vector<std::string_view> names;
-  for (const auto& [name, kernel] : cpu_kernels()) names.push_back(name);
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Cpu, OpTable, ::testing::ValuesIn(names()),
-                         [](const auto& name) { return std::string(name.param); });
+INSTANTIATE_TEST_SUITE_P(Ops, OpTable, ::testing::ValuesIn(kernels_of_all_backends()),
+                         [](const auto& kernel) {
+                           return test_name_of(kernel.param.device) + "_" + std::string(kernel.param.op);
+                         });
+INSTANTIATE_TEST_SUITE_P(Devices, Elementwise, ::testing::ValuesIn(compiled_backends()),
+                         [](const auto& kind) { return test_name_of(kind.param); });
 
 }  // namespace
 }  // namespace muster::testing

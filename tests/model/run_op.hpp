@@ -1,4 +1,4 @@
-// Runs one op through a table of kernels as a plan would, on guarded memory that starts as NaN.
+// Runs one op on a device as a plan would, on guarded memory that starts as NaN.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +15,12 @@
 #include "core/parallel.hpp"
 #include "core/tensor.hpp"
 #include "model/ops/kernel.hpp"
+#include "tests/model/test_device.hpp"
 
 namespace muster::testing {
 
-// Memory of exactly `bytes`, filled with 0xff (NaN in every float type), with canaries before and behind it.
+// Host memory of exactly `bytes`, filled with 0xff (NaN in every float type), with canaries before and behind it. A
+// device has a copy of all of it.
 class GuardedMemory {
  public:
   explicit GuardedMemory(std::uint64_t bytes)
@@ -29,6 +31,7 @@ class GuardedMemory {
   std::byte* data() { return pages_[1].bytes; }
   const std::byte* data() const { return pages_[1].bytes; }
   std::uint64_t bytes() const { return bytes_; }
+  std::span<std::byte> with_canaries() { return std::as_writable_bytes(std::span(pages_)); }
   bool intact() const {
     const std::byte* all = pages_[0].bytes;
     const auto untouched = [](std::byte byte) { return byte == std::byte{canary}; };
@@ -45,6 +48,24 @@ class GuardedMemory {
   std::vector<Page> pages_;
 };
 
+// Guarded memory's copy on a device.
+class DeviceCopy {
+ public:
+  DeviceCopy(TestDevice& device, GuardedMemory& host)
+      : device_(&device), host_(&host), buffer_(device.buffer(host.with_canaries().size())) {
+    device_->stream().copy(buffer_.data(), host.with_canaries().data(), host.with_canaries().size());
+  }
+  std::byte* data() { return buffer_.data() + (host_->data() - host_->with_canaries().data()); }
+  void fetch() {
+    device_->stream().copy(host_->with_canaries().data(), buffer_.data(), host_->with_canaries().size());
+  }
+
+ private:
+  TestDevice* device_;
+  GuardedMemory* host_;
+  Buffer buffer_;
+};
+
 // A tensor with memory of its own. A default one stands for an absent optional input.
 class TestTensor {
  public:
@@ -56,6 +77,7 @@ class TestTensor {
   const TensorType& type() const { return type_; }
   bool present() const { return present_; }
   TensorView view() { return present_ ? TensorView{memory_.data(), &type_} : TensorView{nullptr, &type_}; }
+  GuardedMemory& memory() { return memory_; }
   std::span<std::byte> bytes() { return {memory_.data(), memory_.bytes()}; }
   std::span<const std::byte> bytes() const { return {memory_.data(), memory_.bytes()}; }
   bool intact() const { return memory_.intact(); }
@@ -136,13 +158,12 @@ inline std::vector<TensorType> types_of(std::span<const TestTensor> tensors) {
 
 // The outputs of `op`, typed by op.infer unless `output_types` says otherwise. Inputs must survive unchanged,
 // and nothing may be written outside of outputs and workspace.
-inline std::vector<TestTensor> run_op(const Op& op, std::vector<TestTensor>& inputs,
+inline std::vector<TestTensor> run_op(TestDevice& device, const Op& op, std::vector<TestTensor>& inputs,
                                       const RunOptions& options = {},
-                                      std::optional<std::vector<TensorType>> output_types = std::nullopt,
-                                      const KernelTable& kernels = cpu_kernels()) {
+                                      std::optional<std::vector<TensorType>> output_types = std::nullopt) {
   const std::string name(op.name());
-  const auto found = kernels.find(op.name());
-  check(found != kernels.end(), "the backend has a kernel of this name");
+  const auto found = device.backend().kernels.find(op.name());
+  check(found != device.backend().kernels.end(), "the backend has a kernel of this name");
   const Kernel& kernel = found->second;
 
   const int threads_before = thread_count();
@@ -155,9 +176,17 @@ inline std::vector<TestTensor> run_op(const Op& op, std::vector<TestTensor>& inp
     if (!options.start[i].empty()) outputs[i].fill(options.start[i]);
 
   const std::vector<TestTensor> before = inputs;
-  std::vector<TensorView> input_views, output_views;
-  for (TestTensor& input : inputs) input_views.push_back(input.view());
-  for (TestTensor& output : outputs) output_views.push_back(output.view());
+  std::vector<DeviceCopy> copies;
+  const auto views_of = [&](std::vector<TestTensor>& tensors) {
+    std::vector<TensorView> views;
+    for (TestTensor& tensor : tensors) {
+      views.push_back({nullptr, &tensor.type()});
+      if (tensor.present()) views.back().data = copies.emplace_back(device, tensor.memory()).data();
+    }
+    return views;
+  };
+  const std::vector<TensorView> input_views = views_of(inputs);
+  std::vector<TensorView> output_views = views_of(outputs);
   int overwritten = -1;
   if (options.in_place >= 0) {
     const auto output = static_cast<std::size_t>(options.in_place);
@@ -170,9 +199,15 @@ inline std::vector<TestTensor> run_op(const Op& op, std::vector<TestTensor>& inp
 
   const std::uint64_t asked = kernel.workspace ? kernel.workspace(op, input_types, types, thread_count()) : 0;
   GuardedMemory workspace(asked);
-  kernel.run(op, KernelArgs{input_views, output_views, asked > 0 ? workspace.data() : nullptr,
-                            &options.scalars, options.random_key, options.accumulate});
+  DeviceCopy& workspace_copy = copies.emplace_back(device, workspace);
+  const OnDevice<StepScalars> scalars(device, std::span(&options.scalars, 1));
+  device.run([&](NativeStream stream) {
+    kernel.run(op, {input_views, output_views, asked > 0 ? workspace_copy.data() : nullptr, scalars.data(),
+                    options.random_key, options.accumulate, stream, device.backend().context.get()});
+  });
   set_thread_count(threads_before);
+  for (DeviceCopy& copy : copies) copy.fetch();
+  device.stream().synchronize();
 
   EXPECT_TRUE(workspace.intact()) << name << " wrote outside of its workspace of " << asked << " bytes";
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -187,6 +222,14 @@ inline std::vector<TestTensor> run_op(const Op& op, std::vector<TestTensor>& inp
     std::ranges::copy(inputs[static_cast<std::size_t>(overwritten)].bytes(),
                       outputs[static_cast<std::size_t>(options.in_place)].bytes().begin());
   return outputs;
+}
+
+// On the CPU.
+inline std::vector<TestTensor> run_op(const Op& op, std::vector<TestTensor>& inputs,
+                                      const RunOptions& options = {},
+                                      std::optional<std::vector<TensorType>> output_types = std::nullopt) {
+  TestDevice cpu(DeviceKind::cpu);
+  return run_op(cpu, op, inputs, options, std::move(output_types));
 }
 
 }  // namespace muster::testing
