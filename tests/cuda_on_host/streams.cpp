@@ -260,21 +260,19 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return fail(synchronize(stream));
 }
 
-// Of destroyed streams, too.
+// Of the current device, whose streams may end on other threads meanwhile; of destroyed streams, too.
 cudaError_t cudaDeviceSynchronize() {
-  std::vector<cudaStream_t> streams;
-  std::vector<PointPtr> orphans;
+  std::vector<PointPtr> points;
   {
     const Hidden hidden;
     const std::lock_guard lock(registry().mutex);
-    streams.assign(registry().streams.begin(), registry().streams.end());
-    orphans.swap(registry().orphans);
+    points.swap(registry().orphans);
+    for (cudaStream_t stream : registry().streams)
+      if (stream->device == current_device() && !stream->graph) points.push_back(record(stream));
   }
-  for (const PointPtr& point : orphans) point->wait();
-  for (cudaStream_t stream : streams)
-    if (!stream->graph) synchronize(stream);
+  for (const PointPtr& point : points) point->wait();
   const Hidden hidden;
-  orphans.clear();
+  points.clear();
   return fail(synchronize(nullptr));
 }
 
