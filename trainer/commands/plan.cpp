@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
+#include <optional>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "core/parallel.hpp"
+#include "trainer/bench/measure.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/report.hpp"
+#include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {
@@ -23,11 +27,43 @@ bool is_prepared(const Config& config) {
   });
 }
 
+// This host, measured as it would be shared by the ranks of a node.
+DeviceModel measure_cpu(const Config& config, int ranks_per_node) {
+  DeviceModel device;
+  on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
+    Machine machine(cpu_device(), account);
+    const int cores = threads_of_rank(0, 1), threads = threads_of_rank(config.run.threads, ranks_per_node);
+    set_thread_count(threads);
+    const double peak = measure_matrix_peak(config.run.precision, comm, machine);
+    set_thread_count(cores);
+    const double bandwidth = measure_copy_bandwidth(machine);
+    device = cpu_model(peak * std::min(1.0, static_cast<double>(cores) / (threads * ranks_per_node)),
+                       bandwidth / ranks_per_node,
+                       available_host_bytes() / static_cast<std::uint64_t>(ranks_per_node));
+    return 0;
+  });
+  return device;
+}
+
+Outlook look_out(const PlanOptions& options, const Config& config, const RunPlan& plan) {
+  Outlook outlook;
+  const bool cpu = options.on == "cpu";
+  constexpr int usual_gpus = 8;
+  outlook.ranks_per_node = options.ranks_per_node > 0 ? options.ranks_per_node
+                           : cpu                      ? options.ranks
+                                                      : usual_gpus;
+  outlook.device = cpu ? measure_cpu(config, std::min(options.ranks, outlook.ranks_per_node))
+                       : gpu_model(options.on, config.run.precision);
+  outlook.step =
+      predict_step(outlook.device, outlook.ranks_per_node, config, plan, plan_times(outlook.device, plan));
+  return outlook;
+}
+
 }  // namespace
 
 int plan_command(const PlanOptions& options) {
   Config config = read_config(options.config, options.overrides);
-  const std::uint64_t runtime = resident_bytes();
+  std::uint64_t runtime = resident_bytes();
   std::uint64_t data_bytes = 0;
   if (is_prepared(config)) {
     data_bytes = RunData(config).memory(config);
@@ -41,8 +77,19 @@ int plan_command(const PlanOptions& options) {
   }
   // As many threads as a rank would take if all of them ran on this host.
   const int threads = threads_of_rank(config.run.threads, options.ranks);
-  const RunPlan plan = make_run_plan(config, options.ranks, 0, threads, data_bytes);
-  fmt::print("{}\n", options.json ? describe_json(plan, config, runtime) : describe(plan, config, runtime));
+  const bool gpu = !options.on.empty() && options.on != "cpu";
+  const RunPlan plan = make_run_plan(config, options.ranks, 0, threads, data_bytes,
+                                     gpu ? DeviceKind::cuda : DeviceKind::cpu, gpu);
+  std::optional<Outlook> outlook;
+  if (!options.on.empty()) {
+    outlook = look_out(options, config, plan);
+    const DeviceModel& device = outlook->device;
+    if (gpu) runtime = device.runtime_bytes + (options.ranks > 1 ? device.communication_runtime_bytes : 0);
+    refuse_if_too_large(plan, runtime, device);
+  }
+  const Outlook* shown = outlook ? &*outlook : nullptr;
+  fmt::print("{}\n", options.json ? describe_json(plan, config, runtime, shown)
+                                  : describe(plan, config, runtime, shown));
   return 0;
 }
 

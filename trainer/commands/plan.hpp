@@ -1,4 +1,5 @@
-// muster plan: what a step will take, in memory, messages and arithmetic, before anything runs.
+// muster plan: what a step will take, in memory, messages and arithmetic, and on a device that is named how long,
+// before anything runs.
 #pragma once
 
 #include <string>
@@ -12,6 +13,8 @@ struct PlanOptions {
   std::string config;
   std::vector<Override> overrides;
   int ranks = 1;
+  std::string on;          // "h100", ... or "cpu", this host: predict the step there
+  int ranks_per_node = 0;  // 0: 8 GPUs; all ranks on this host
   bool json = false;
 };
 

@@ -83,7 +83,6 @@ class Player {
     const LeafRange mine = plan.leaves[static_cast<std::size_t>(plan.rank)];
     leaves_ = accumulation_steps(plan.division.leaves, mine.begin, mine.end);
     combined_ = static_cast<double>(combine_order(plan.roots).size());
-    sums_itself_ = device.kind == DeviceKind::cuda && config.train.reduction == Reduction::fast;
   }
 
   void play_step() {
@@ -141,7 +140,7 @@ class Player {
     const double all = elements(plan_.buckets[bucket].range);
     add(leaves_.back().adds.size(), all);
     if (plan_.ranks == 1) return;
-    if (sums_itself_) {
+    if (plan_.reduce_scatters) {
       arrived_[bucket] = timeline_.communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
       return;
     }
@@ -157,7 +156,7 @@ class Player {
     if (several) timeline_.communicate(all_gather_seconds(device_, mesh_, 0));
     for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
       if (several) timeline_.wait(arrived_[b]);
-      if (!sums_itself_) add(static_cast<std::size_t>(combined_), own_elements(b));
+      if (!plan_.reduce_scatters) add(static_cast<std::size_t>(combined_), own_elements(b));
       move("norm", 4 * own_elements(b));
     }
     const double blocks = static_cast<double>(plan_.training.space.elements) / flat_block;
@@ -189,8 +188,7 @@ class Player {
   const PlanTimes& times_;
   const BucketSteps steps_;
   std::vector<LeafStep> leaves_;
-  double combined_ = 0;       // additions that make the sum of all roots
-  bool sums_itself_ = false;  // NCCL's reduce_scatter
+  double combined_ = 0;  // additions that make the sum of all roots
   Timeline timeline_;
   std::map<std::string, OpShare> shares_;
   std::vector<double> gathered_, arrived_;  // by bucket

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 #include "core/memory.hpp"
 
@@ -10,6 +11,9 @@ namespace muster {
 
 // Bytes by kind, as a MemoryAccount counts them.
 using MemoryByKind = std::array<std::uint64_t, memory_kinds>;
+
+// What a user can do when memory does not suffice and this kind takes most of it.
+std::string_view remedy(MemoryKind largest);
 
 // Throws UserError, with the largest kind and the remedy, when what is planned exceeds this process's share
 // of the host.

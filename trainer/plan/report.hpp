@@ -4,17 +4,33 @@
 #include <cstdint>
 #include <string>
 
+#include "trainer/plan/cost.hpp"
+#include "trainer/plan/devices.hpp"
 #include "trainer/plan/run_plan.hpp"
 
 namespace muster {
 
-// A table: memory by kind, `runtime` (what libraries take by themselves, measured), parameters, FLOPs,
-// communication.
-std::string describe(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes);
+// What a run would be like on a device that may be elsewhere.
+struct Outlook {
+  DeviceModel device;
+  int ranks_per_node = 1;
+  StepPrediction step;
+};
+
+// A table: memory by kind, `runtime` (what libraries take by themselves: measured on hosts, an allowance on GPUs),
+// parameters, FLOPs, communication; with an outlook, the predicted step.
+std::string describe(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
+                     const Outlook* outlook = nullptr);
 
 // JSON: parameters, flops_per_step, tokens_per_step, memory.KIND_bytes, memory.total_bytes,
-// memory.runtime_bytes, arena.bytes, arena.largest_live_bytes, communication.bytes_sent_per_step,
-// gradient_buffers, ranks.
-std::string describe_json(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes);
+// memory.runtime_bytes, host_memory likewise beside a GPU's, arena.bytes, arena.largest_live_bytes,
+// communication.bytes_sent_per_step, gradient_buffers, ranks. With an outlook: device.name, device.memory_bytes,
+// device.ranks_per_node, prediction.step_seconds, .tokens_per_s, .mfu, .communication_seconds,
+// .exposed_communication_seconds, .computation (a list of op, calls, seconds).
+std::string describe_json(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
+                          const Outlook* outlook = nullptr);
+
+// Throws UserError, with the largest kind and the remedy, when the plan and the runtime exceed the device.
+void refuse_if_too_large(const RunPlan& plan, std::uint64_t runtime_bytes, const DeviceModel& device);
 
 }  // namespace muster
