@@ -16,6 +16,7 @@
 #include "trainer/commands/train.hpp"
 #include "trainer/config/read.hpp"
 #include "trainer/config/reference.hpp"
+#include "trainer/plan/devices.hpp"
 
 namespace muster {
 namespace {
@@ -116,18 +117,33 @@ void add_train(Line& line) {
       "step, save, and exit with code 85: start it again to go on.\n\n" +
       keys_as_help();
   add_command(line.app, line, "train", "Train a model, or go on with a run. Any key: --KEY=VALUE.",
-              example.c_str(), train_command,
-              [](CLI::App& app, TrainOptions& o) { add_config(app, o.config); });
+              example.c_str(), train_command, [](CLI::App& app, TrainOptions& o) {
+                add_config(app, o.config);
+                app.add_option(
+                    "--trace", o.trace,
+                    "step=N: write when each kernel and collective of step N ran, for ui.perfetto.dev");
+              });
 }
 
 void add_plan(Line& line) {
-  add_command(line.app, line, "plan", "Tell what a step will take, without running it. Any key: --KEY=VALUE.",
-              "muster plan configs/llama-1.5b.toml --ranks 8 --train.recompute=block", plan_command,
-              [](CLI::App& app, PlanOptions& o) {
-                add_config(app, o.config);
-                app.add_option("--ranks", o.ranks, "number of ranks")->capture_default_str()->check(positive);
-                app.add_flag("--json", o.json, "print the plan as JSON");
-              });
+  add_command(
+      line.app, line, "plan", "Tell what a step will take, without running it. Any key: --KEY=VALUE.",
+      "muster plan configs/llama-1.5b.toml --on h100 --ranks 8 --train.recompute=block", plan_command,
+      [](CLI::App& app, PlanOptions& o) {
+        add_config(app, o.config);
+        app.add_option("--ranks", o.ranks, "number of ranks")->capture_default_str()->check(positive);
+        std::vector<std::string> devices = gpu_names();
+        devices.emplace_back("cpu");
+        app.add_option(
+               "--on", o.on,
+               "predict the step on this device, which may be elsewhere: a100, h100, h200, b200, or cpu, "
+               "this host, measured first")
+            ->check(CLI::IsMember(devices));
+        app.add_option("--ranks-per-node", o.ranks_per_node,
+                       "ranks that share a node; if not given 8 GPUs, or all ranks on this host")
+            ->check(positive);
+        app.add_flag("--json", o.json, "print the plan as JSON");
+      });
 }
 
 void add_evaluate(Line& line) {

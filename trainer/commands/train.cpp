@@ -1,6 +1,10 @@
 #include "trainer/commands/train.hpp"
 
+#include <charconv>
+#include <string_view>
+
 #include "comm/agree.hpp"
+#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -9,14 +13,33 @@
 
 namespace muster {
 
+namespace {
+
+// Of "step=20": 20.
+std::int64_t step_to_trace(const std::string& text) {
+  if (text.empty()) return 0;
+  constexpr std::string_view prefix = "step=";
+  std::int64_t step = 0;
+  const char* const end = text.data() + text.size();
+  if (text.starts_with(prefix)) {
+    const auto [rest, error] = std::from_chars(text.data() + prefix.size(), end, step);
+    if (error == std::errc() && rest == end && step >= 1) return step;
+  }
+  throw UserError("--trace {} names no step: write --trace step=20", text);
+}
+
+}  // namespace
+
 int train_command(const TrainOptions& options) {
   watch_stop_signals();
+  const std::int64_t traced_step = step_to_trace(options.trace);
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     const Config config = agree(comm, "reading the configuration",
                                 [&] { return read_config(options.config, options.overrides); });
     set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
     RankMachine rank(config, comm, account);
-    const RunResult result = run_training(config, {rank.ranks(), rank.machine(), stop_requested, true});
+    const RunResult result =
+        run_training(config, {rank.ranks(), rank.machine(), stop_requested, traced_step, true});
     return static_cast<int>(result.interrupted ? ExitCode::interrupted : ExitCode::success);
   });
 }

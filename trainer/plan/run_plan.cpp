@@ -64,7 +64,7 @@ std::int64_t RunPlan::staging_elements(std::size_t bucket) const {
 }
 
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
-                      DeviceKind device) {
+                      DeviceKind device, bool communicator_sums) {
   const Division division = divide(config, ranks);
   const LanguageModelShape shape = micro_batch_shape(config);
   const KernelTable& kernels = kernels_of(device);
@@ -106,6 +106,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
   const std::int64_t my_roots = std::count(plan.root_owner.begin(), plan.root_owner.end(), rank);
   const std::int64_t foreign_roots = static_cast<std::int64_t>(plan.roots.size()) - my_roots;
+  plan.reduce_scatters = communicator_sums && config.train.reduction == Reduction::fast && ranks > 1;
   const auto piece = static_cast<std::uint64_t>(owned_elements(plan.buckets, rank));
   const std::uint64_t blocks = elements / static_cast<std::uint64_t>(flat_block);
 
@@ -121,7 +122,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   bytes(MemoryKind::activations) =
       Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
   bytes(MemoryKind::communication) =
-      Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots)) +
+      (plan.reduce_scatters ? 0 : Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots))) +
       Buffer::counted(blocks * sizeof(double)) +
       Buffer::counted(static_cast<std::uint64_t>(division.leaves) * sizeof(LeafReport)) +
       Buffer::counted(sizeof(StepOutcome));

@@ -36,6 +36,7 @@ struct RunPlan {
   // By bucket: what this rank updates; its piece, or all of it with train.sharding = 0.
   std::vector<Range> updated;
   int gradient_buffers = 1;
+  bool reduce_scatters = false;  // the communicator sums the gradients; else all_to_all and the tree
   int rank = 0;
   int ranks = 1;
 
@@ -51,9 +52,9 @@ struct RunPlan {
 };
 
 // `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration cannot be
-// divided over `ranks`. The device may be elsewhere.
+// divided over `ranks`. The device may be elsewhere. `communicator_sums`: as Communicator::sums() will say.
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
-                      DeviceKind device = DeviceKind::cpu);
+                      DeviceKind device = DeviceKind::cpu, bool communicator_sums = false);
 
 // One micro-batch as the model's graphs take it.
 LanguageModelShape micro_batch_shape(const Config& config);

@@ -49,13 +49,11 @@ RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount
   });
   if (comm.size() == 1) return;
   const bool own_gpus = least_of_all(comm, gpus >= comm.local_size() ? 1 : 0, "ranks with a GPU each") > 0;
-  if (own_gpus) {
-    device_comm_ = nccl_communicator(comm, machine_->device(), meeting_deadline);
-  } else {
-    const std::uint64_t slot_bytes = largest_exchange(comm.size());
-    device_comm_ = staged_communicator(comm, machine_->device(), account, slot_bytes);
-    staging_bytes_ = staged_bytes(slot_bytes);
-  }
+  const std::uint64_t before = account.now(MemoryKind::communication);
+  device_comm_ = own_gpus
+                     ? nccl_communicator(comm, machine_->device(), meeting_deadline)
+                     : staged_communicator(comm, machine_->device(), account, largest_exchange(comm.size()));
+  staging_bytes_ = account.now(MemoryKind::communication) - before;
 }
 
 }  // namespace muster

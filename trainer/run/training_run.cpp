@@ -26,6 +26,7 @@
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/snapshot.hpp"
+#include "trainer/run/step_trace.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/schedule.hpp"
 
@@ -73,6 +74,7 @@ class TrainingRun {
     return config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
   }
   void settle();
+  void write_step_trace();
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
   void evaluate();
@@ -101,7 +103,9 @@ class TrainingRun {
   ModelState state_;
   Buffer snapshot_;
   Watchdog watchdog_;
+  std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
   Progress progress_;
+  std::optional<TracedCommunicator> traced_;  // of the devices, where a step is to be traced
   std::optional<TrainingStep> step_;
   std::optional<Evaluation> evaluation_;
   std::optional<MetricsFile> metrics_;
@@ -111,6 +115,7 @@ class TrainingRun {
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
   std::optional<double> fresh_eval_loss_;
+  std::vector<StepTimes> times_;  // of the traced step
 };
 
 TrainingRun::TrainingRun(Config config, const RunHost& host)
@@ -136,8 +141,11 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
                                       snapshot_bytes(plan_, machine_.device().kind()));
                       })),
       watchdog_(comm_, config_.run.watchdog) {
+  if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
   start_or_resume();
-  step_.emplace(config_, plan_, state_, host_.ranks, progress_);
+  if (host_.traced_step > 0) traced_.emplace(host_.ranks.device);
+  const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device, host_.ranks.staging_bytes};
+  step_.emplace(config_, plan_, state_, ranks, progress_);
   if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
   check_as_planned(machine_.account(), plan_.memory);
   if (!machine_.is_cpu()) check_as_planned(machine_.host_account(), plan_.host_memory);
@@ -161,7 +169,7 @@ std::string TrainingRun::agree_on_fingerprint() const {
 RunPlan TrainingRun::make_plan_or_refuse() {
   return agree(comm_, "planning", [&] {
     RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_),
-                                 machine_.device().kind());
+                                 machine_.device().kind(), host_.ranks.device.sums());
     plan.host_memory[static_cast<std::size_t>(MemoryKind::checkpoint)] =
         Buffer::counted(snapshot_bytes(plan, machine_.device().kind()));
     plan.host_memory[static_cast<std::size_t>(MemoryKind::communication)] += host_.ranks.staging_bytes;
@@ -271,7 +279,8 @@ RunResult TrainingRun::run() {
   std::int64_t started = progress_.step;
   const auto may_start = [&] {
     return !result.interrupted && started < config_.train.steps && step_->pending() < ahead &&
-           (step_->pending() == 0 || !(evaluates_after(started) || saves_after(started)));
+           (step_->pending() == 0 ||
+            !(evaluates_after(started) || saves_after(started) || started == host_.traced_step));
   };
   if (started < config_.train.steps) step_->request(prefetch_, started);
   sent_before_ = host_.ranks.device.bytes_sent();
@@ -280,14 +289,18 @@ RunResult TrainingRun::run() {
     const Clock::time_point start = Clock::now();
     for (; may_start(); ++started) {
       watchdog_.set_step(started + 1);
+      if (device_watchdog_) device_watchdog_->set_step(started + 1);
       if (started + 1 < config_.train.steps) step_->request(prefetch_, started + 1);
       const double lr =
           learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, started + 1);
-      step_->start(prefetch_, lr, host_.stop_requested() || time_is_up());
+      const bool traced = started + 1 == host_.traced_step;
+      if (traced) traced_->begin();
+      step_->start(prefetch_, lr, host_.stop_requested() || time_is_up(), traced ? &times_ : nullptr);
       ++steps_taken_;
     }
     const StepResult step = step_->finish(progress_);
     const double step_seconds = seconds_since(start);
+    if (progress_.step == host_.traced_step) write_step_trace();
     const bool last = progress_.step == config_.train.steps;
     result.interrupted = (result.interrupted || step.stop) && !last;
     const bool ends = last || (result.interrupted && step_->pending() == 0);
@@ -310,6 +323,17 @@ RunResult TrainingRun::run() {
   result.progress = progress_;
   result.evaluation = evaluated_;
   return result;
+}
+
+void TrainingRun::write_step_trace() {
+  settle();
+  std::vector<TraceRecord> records = trace_of(plan_.training, times_);
+  for (TraceRecord& record : traced_->take()) records.push_back(std::move(record));
+  const std::string path =
+      folder_.path() + fmt::format("/trace-step-{}-rank-{}.json", host_.traced_step, comm_.rank());
+  agree(comm_, "writing the trace", [&] { write_trace(path, records, comm_.rank()); });
+  if (rank_0()) log_->info("wrote {}: open it in ui.perfetto.dev", path);
+  sent_before_ = host_.ranks.device.bytes_sent();
 }
 
 void TrainingRun::evaluate() {

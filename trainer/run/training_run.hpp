@@ -19,7 +19,8 @@ struct RunHost {
   Ranks ranks;
   Machine& machine;
   std::function<bool()> stop_requested;
-  bool console = false;  // whether rank 0 also writes to the screen
+  std::int64_t traced_step = 0;  // of this step a trace is written; 0: none
+  bool console = false;          // whether rank 0 also writes to the screen
 };
 
 struct RunResult {

@@ -93,7 +93,7 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
         if (first) std::ranges::for_each(cuts_[cut].receive, [&](std::size_t b) { update_.receive(b); });
         if (last) std::ranges::for_each(cuts_[cut].launch, [&](std::size_t b) { launch(b); });
       };
-      options.times = last ? times : nullptr;
+      options.times = times;
       run_micro_batch(prefetch, bindings, scalars, l, options);
     }
     // The last leaf's adds are made bucket by bucket, in launch().

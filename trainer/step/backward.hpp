@@ -28,7 +28,7 @@ class Backward {
 
   // Appends the leaves of a step and their reports; `stop` is this rank's wish to end. When reading data
   // fails the step goes through its motions, so that the other ranks are not left waiting, and failure()
-  // tells what happened. `times`, if given, gets those of the last micro-batch.
+  // tells what happened. `times`, if given, gets those of all kernels of the plan.
   void run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector<StepTimes>* times = nullptr);
 
   const std::exception_ptr& failure() const { return failure_; }

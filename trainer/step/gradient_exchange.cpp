@@ -24,6 +24,7 @@ GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Commu
     staging_begin_.push_back(elements);
     elements += foreign * plan.staging_elements(b);
   }
+  if (plan.reduce_scatters) return;
   staging_ = state.machine.take(MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
 }
 
@@ -44,6 +45,15 @@ std::span<float> GradientExchange::operand(std::size_t root, std::size_t bucket)
 void GradientExchange::start(std::size_t bucket, const Event& ready) {
   arrived_[bucket].clear();
   if (plan_.ranks == 1) return;
+  if (plan_.reduce_scatters) {
+    std::vector<std::span<float>> pieces;
+    for (const Range& piece : plan_.buckets[bucket].pieces)
+      pieces.push_back(state_.gradients[0].as<float>().subspan(static_cast<std::size_t>(piece.begin),
+                                                               static_cast<std::size_t>(piece.size())));
+    arrived_[bucket].push_back(
+        comm_.reduce_scatter(pieces, fmt::format("reduction of gradients, bucket {}", bucket), ready));
+    return;
+  }
   const auto ranks = static_cast<std::size_t>(plan_.ranks);
   const int rounds = 1 + *std::max_element(index_in_rank_.begin(), index_in_rank_.end());
   // Round k carries the k-th root of every rank that has so many.
@@ -75,6 +85,11 @@ std::span<float> GradientExchange::finish(std::size_t bucket) {
   waits_.during([&] {
     for (const Event& event : arrived_[bucket]) stream.wait(event);
   });
+  if (plan_.reduce_scatters) {
+    const Range piece = plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)];
+    return state_.gradients[0].as<float>().subspan(static_cast<std::size_t>(piece.begin),
+                                                   static_cast<std::size_t>(piece.size()));
+  }
   for (const Add& pair : adds_) {
     const std::span<float> left = operand(static_cast<std::size_t>(pair.left), bucket);
     const std::span<const float> right = operand(static_cast<std::size_t>(pair.right), bucket);

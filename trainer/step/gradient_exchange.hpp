@@ -1,6 +1,8 @@
 // Gradients meet: each rank sends every owner its piece of the roots that it has summed, and the owner adds
 // the pieces of all roots in the order of the tree, so that the sum does not depend on who computed what.
 //
+// In fast mode, where the communicator sums by itself, it does so on the way.
+//
 // A bucket travels while backward goes on with the ones before it. Messages are direct, so a power-of-two
 // number of ranks sends as much as a reduce-scatter would.
 #pragma once

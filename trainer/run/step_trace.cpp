@@ -1,0 +1,73 @@
+#include "trainer/run/step_trace.hpp"
+
+#include <chrono>
+#include <utility>
+
+namespace muster {
+
+TracedCommunicator::TracedCommunicator(Communicator& comm) : comm_(comm), watcher_([this] { watch(); }) {}
+
+TracedCommunicator::~TracedCommunicator() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  watcher_.join();
+}
+
+void TracedCommunicator::begin() {
+  const std::lock_guard lock(mutex_);
+  noting_ = true;
+}
+
+std::vector<TraceRecord> TracedCommunicator::take() {
+  std::unique_lock lock(mutex_);
+  noting_ = false;
+  changed_.wait(lock, [&] { return pending_.empty(); });
+  return std::exchange(records_, {});
+}
+
+Event TracedCommunicator::noted(const std::string& what, const Event& after, Event done) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!noting_) return done;
+    pending_.push_back({what, after, done, 0});
+  }
+  changed_.notify_all();
+  return done;
+}
+
+void TracedCommunicator::watch() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return stopping_ || !pending_.empty(); });
+    if (stopping_) return;
+    for (auto note = pending_.begin(); note != pending_.end();) {
+      if (note->begin == 0 && note->after.complete()) note->begin = steady_seconds();
+      if (note->begin == 0 || !note->done.complete()) {
+        ++note;
+        continue;
+      }
+      records_.push_back({Track::communication, note->what, note->begin, steady_seconds(),
+                          note->what.substr(0, note->what.find(','))});
+      note = pending_.erase(note);
+    }
+    if (pending_.empty())
+      changed_.notify_all();
+    else
+      changed_.wait_for(lock, std::chrono::microseconds(20));
+  }
+}
+
+std::vector<TraceRecord> trace_of(const Plan& plan, const std::vector<StepTimes>& times) {
+  std::vector<TraceRecord> records;
+  for (const StepTimes& time : times) {
+    const Node& node = plan.graph.nodes[static_cast<std::size_t>(plan.steps[time.step].node)];
+    const std::string op(node.op->name());
+    records.push_back({Track::compute, node.scope + "." + op, time.begin(), time.end(), op});
+  }
+  return records;
+}
+
+}  // namespace muster
