@@ -1,0 +1,62 @@
+#include <algorithm>
+
+#include "model/ops/cuda/attention_library.hpp"
+#include "model/ops/cuda/document_layout.hpp"
+
+namespace muster::cuda {
+namespace {
+
+// A slice's workspace, so that long sequences do not take gigabytes; enough work for a GPU all the same: at 1,024
+// tokens some 500 heads, at 16,384 two, of 128 tiles of queries each.
+constexpr std::uint64_t slice_bytes = std::uint64_t{1} << 30;
+// What a plan takes beside what grows with the shapes, and for each document.
+constexpr std::uint64_t plan_bytes = std::uint64_t{1} << 20, document_bytes = 512;
+
+std::uint64_t up(std::int64_t value, std::int64_t multiple) {
+  return static_cast<std::uint64_t>((value + multiple - 1) / multiple * multiple);
+}
+
+// Of one head: dP, bf16, in whole tiles (sm_90) or dq summed in f32 (sm_80, sm_100); the row sums of do . o, f32; with
+// grouped queries dk and dv of each query head, in f32 at most.
+std::uint64_t head_bytes(const AttentionShape& shape, std::int64_t queries, std::int64_t keys) {
+  const std::uint64_t rows = up(queries, 128), columns = up(keys, 128), size = up(shape.head_size, 64);
+  const std::uint64_t grouped = shape.heads == shape.kv_heads ? 0 : 2 * columns * size * 4;
+  return std::max(rows * columns * 2, rows * size * 4) + rows * 4 + grouped;
+}
+
+}  // namespace
+
+LibrarySlice library_gradient_slice(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
+                                    std::int64_t documents) {
+  const std::int64_t samples = documents > 0 ? documents : shape.batch;
+  const int group = shape.heads / shape.kv_heads;
+  const auto most_heads = static_cast<std::int64_t>(slice_bytes / head_bytes(shape, queries, keys));
+  LibrarySlice slice{std::clamp<std::int64_t>(most_heads / shape.heads, 1, samples), shape.kv_heads};
+  if (documents > 0) return slice;
+  while (samples % slice.samples != 0) --slice.samples;
+  if (most_heads < shape.heads) {
+    slice.kv_heads = static_cast<int>(std::max<std::int64_t>(most_heads / group, 1));
+    while (shape.kv_heads % slice.kv_heads != 0) --slice.kv_heads;
+  }
+  return slice;
+}
+
+std::uint64_t library_workspace(const AttentionShape&, std::int64_t, std::int64_t, std::int64_t documents) {
+  return plan_bytes + (documents > 0 ? DocumentLayout::bytes(documents) +
+                                           static_cast<std::uint64_t>(documents) * document_bytes
+                                     : 0);
+}
+
+std::uint64_t library_gradient_workspace(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
+                                         std::int64_t documents) {
+  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
+  const auto heads =
+      static_cast<std::uint64_t>(slice.samples) * slice.kv_heads * (shape.heads / shape.kv_heads);
+  std::uint64_t bytes = plan_bytes + heads * head_bytes(shape, queries, keys);
+  if (documents > 0)
+    bytes += DocumentLayout::bytes(documents + slice.samples) +
+             static_cast<std::uint64_t>(documents) * document_bytes;
+  return bytes;
+}
+
+}  // namespace muster::cuda
