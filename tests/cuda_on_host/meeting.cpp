@@ -33,13 +33,14 @@ std::string text(const Call& call) {
 
 }  // namespace
 
+struct Meeting::Mail {
+  std::atomic<std::uint32_t> full;  // bytes that wait to be taken
+  std::uint64_t left;               // of the message, these included
+  alignas(64) std::array<std::byte, mail_bytes> data;
+};
+
 // Starts as zeroes. One mapping is 2 MiB of slots and 4 MiB of mail, of which only what is used takes memory.
 struct Meeting::Shared {
-  struct Mail {
-    std::atomic<std::uint32_t> full;  // bytes that wait to be taken
-    std::uint64_t left;               // of the message, these included
-    alignas(64) std::array<std::byte, mail_bytes> data;
-  };
   std::atomic<int> came, finished, given_up;
   std::array<std::atomic<std::uint64_t>, most_ranks> steps;
   std::array<Call, most_ranks> calls;
@@ -159,14 +160,18 @@ void Meeting::exchange(std::vector<Transfer> transfers) {
     std::erase_if(transfers, [](const Transfer& transfer) { return transfer.left.empty(); });
     if (moved || transfers.empty()) continue;
     const Hidden hidden;
-    for (const Transfer& transfer : transfers) look_for_collective(transfer.peer);
+    for (const Transfer& transfer : transfers) look_for_collective(transfer);
     pause();
   }
 }
 
-bool Meeting::move(Transfer& transfer) {
+Meeting::Mail& Meeting::mail_of(const Transfer& transfer) const {
   const auto self = static_cast<std::size_t>(rank_), peer = static_cast<std::size_t>(transfer.peer);
-  Shared::Mail& mail = transfer.outgoing ? shared_->mail[self][peer] : shared_->mail[peer][self];
+  return transfer.outgoing ? shared_->mail[self][peer] : shared_->mail[peer][self];
+}
+
+bool Meeting::move(Transfer& transfer) {
+  Mail& mail = mail_of(transfer);
   std::uint32_t waiting = 0;
   {
     const Hidden hidden;
@@ -189,11 +194,13 @@ bool Meeting::move(Transfer& transfer) {
   return true;
 }
 
-// A peer at a barrier that this rank has not reached is in a collective, and waits for this rank as this waits for it.
-void Meeting::look_for_collective(int peer) {
-  if (shared_->steps[static_cast<std::size_t>(peer)] <= steps_) return;
+// A peer at a barrier that this rank has not reached is in a collective, and waits for this rank as this waits for it;
+// unless it did its part of the messages before.
+void Meeting::look_for_collective(const Transfer& transfer) {
+  const auto peer = static_cast<std::size_t>(transfer.peer);
+  if (shared_->steps[peer] <= steps_ || (mail_of(transfer).full == 0) == transfer.outgoing) return;
   refuse(fmt::format("rank {} sends to or receives from rank {}, which calls {}", rank_, peer,
-                     text(shared_->calls[static_cast<std::size_t>(peer)])));
+                     text(shared_->calls[peer])));
 }
 
 }  // namespace cuda_on_host

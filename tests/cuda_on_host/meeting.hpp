@@ -66,11 +66,13 @@ class Meeting {
   void exchange(std::vector<Transfer> transfers);
 
  private:
+  struct Mail;
   struct Shared;
+  Mail& mail_of(const Transfer& transfer) const;
   void barrier();
   void pause();
   bool move(Transfer& transfer);
-  void look_for_collective(int peer);
+  void look_for_collective(const Transfer& transfer);
   [[noreturn]] void refuse(const std::string& why);
 
   std::string name_;

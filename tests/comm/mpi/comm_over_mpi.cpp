@@ -1,11 +1,14 @@
-// The communicator over MPI, scene by scene: `behaviours` runs the table that all backends share, the others
-// are ways in which a job fails.
+// Communicators of processes, scene by scene: comm_over_mpi SCENE [mpi|staged|nccl]. The scene `behaviours` runs the
+// table that all backends share, the others are ways in which a job fails.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -14,86 +17,116 @@
 
 #include "comm/agree.hpp"
 #include "comm/mpi/environment.hpp"
+#include "comm/nccl.hpp"
+#include "comm/staged.hpp"
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/memory.hpp"
 #include "tests/comm/behaviours.hpp"
+#include "tests/comm/thread_device.hpp"
 
 namespace muster {
 namespace {
 
-void behaviours_hold(Communicator& comm) {
+void behaviours_hold(Place& place) {
   for (const Behaviour& behaviour : behaviours()) {
-    if (comm.rank() == 0) std::printf("%s\n", behaviour.name.c_str());
-    behaviour.show(comm);
+    if (behaviour.of_hosts && place.device.kind() != DeviceKind::cpu) continue;
+    if (place.comm.rank() == 0) std::printf("%s\n", behaviour.name.c_str());
+    behaviour.show(place);
   }
-  comm.barrier("end").wait();
-  if (comm.rank() == 0) std::printf("all behaviours hold\n");
+  place.comm.barrier("end").wait();
+  if (place.comm.rank() == 0) std::printf("all behaviours hold\n");
 }
 
 // Where something else is to end the job, the watchdog's limit is long and its exit code a failure.
-void wait_without_rank_1(Communicator& comm, const std::function<void()>& instead,
-                         double limit_seconds = 60) {
-  Watchdog watchdog(comm, limit_seconds);
+void wait_without_rank_1(Place& place, const std::function<void()>& instead, double limit_seconds = 60) {
+  Watchdog watchdog(place.comm, limit_seconds);
   watchdog.set_step(41);
   std::printf("pid %d\n", getpid());
   std::fflush(stdout);
-  comm.barrier("start").wait();
-  if (comm.rank() == 1) instead();
-  comm.barrier("sum of the losses").wait();
+  const auto losses = place.array(std::vector<float>(3));
+  const auto add = [&](const std::string& what) {
+    place.comm.all_reduce(losses.bytes(), ReduceType::f32, ReduceOp::sum, what).wait();
+  };
+  add("start");
+  if (place.comm.rank() == 1) instead();
+  add("sum of the losses");
 }
 
-void hang(Communicator& comm) {
+void hang(Place& place) {
   wait_without_rank_1(
-      comm, [] { std::this_thread::sleep_for(std::chrono::seconds(60)); }, 1);
+      place, [] { std::this_thread::sleep_for(std::chrono::seconds(60)); }, 1);
 }
 
-void killed(Communicator& comm) {
-  wait_without_rank_1(comm, [] { std::raise(SIGKILL); });
+void killed(Place& place) {
+  wait_without_rank_1(place, [] { std::raise(SIGKILL); });
 }
 
-void throw_alone(Communicator& comm) {
-  wait_without_rank_1(comm, [] { throw std::runtime_error("out of luck"); });
+void throw_alone(Place& place) {
+  wait_without_rank_1(place, [] { throw std::runtime_error("out of luck"); });
 }
 
-void end_by_abort(Communicator& comm) {
-  wait_without_rank_1(comm, [&] { comm.abort(7); });
+void end_by_abort(Place& place) {
+  wait_without_rank_1(place, [&] { place.comm.abort(7); });
 }
 
-void user_error(Communicator& comm) {
-  agree(comm, "open data", [&] {
-    if (comm.rank() > 0) throw UserError("a.h5: no such file, seen by rank {}", comm.rank());
+void user_error(Place& place) {
+  agree(place.comm, "open data", [&] {
+    if (place.comm.rank() > 0) throw UserError("a.h5: no such file, seen by rank {}", place.comm.rank());
   });
 }
 
-void wrong_size(Communicator& comm) {
-  std::vector<std::byte> data(comm.rank() == 0 ? 100 : 102);
-  comm.broadcast(data, 0, "weights").wait();
+void wrong_size(Place& place) {
+  const auto data = place.array(std::vector<std::byte>(place.comm.rank() == 0 ? 100 : 102));
+  place.comm.broadcast(data.span(), 0, "weights").wait();
   std::this_thread::sleep_for(std::chrono::seconds(60));
 }
 
-int run(const std::string& scene) {
-  const std::map<std::string, void (*)(Communicator&)> scenes = {{"behaviours", behaviours_hold},
-                                                                 {"hang", hang},
-                                                                 {"killed", killed},
-                                                                 {"throw_alone", throw_alone},
-                                                                 {"leave_by_exception", hang},
-                                                                 {"abort", end_by_abort},
-                                                                 {"user_error", user_error},
-                                                                 {"wrong_size", wrong_size}};
+// Whose memory the collectives move. Ranks that stage share a GPU, or, where there is none, have threads for one.
+std::unique_ptr<Device> device_of(const std::string& backend, const Communicator& host) {
+  if (backend == "mpi") return cpu_device();
+  if (backend == "nccl") return cuda_device(host.local_rank() % std::max(1, cuda_device_count()));
+  if (cuda_device_count() > 0) return cuda_device(0);
+  return std::make_unique<ThreadDevice>();
+}
+
+// Null for `host` itself.
+std::unique_ptr<Communicator> communicator_of(const std::string& backend, Communicator& host,
+                                              const Device& device, MemoryAccount& account) {
+  if (backend == "nccl") return nccl_communicator(host, device, 5);
+  if (backend == "staged") return staged_communicator(host, device, account, 4 << 20);
+  return nullptr;
+}
+
+int run(const std::string& scene, const std::string& backend) {
+  const std::map<std::string, void (*)(Place&)> scenes = {{"behaviours", behaviours_hold},
+                                                          {"hang", hang},
+                                                          {"killed", killed},
+                                                          {"absent", behaviours_hold},
+                                                          {"throw_alone", throw_alone},
+                                                          {"leave_by_exception", hang},
+                                                          {"abort", end_by_abort},
+                                                          {"user_error", user_error},
+                                                          {"wrong_size", wrong_size}};
   MpiEnvironment environment;
   MemoryAccount account;
-  const auto comm = environment.world(account);
-  if (scene == "leave_by_exception" && comm->rank() == 1) throw std::runtime_error("not caught in time");
+  const auto host = environment.world(account);
+  if (scene == "leave_by_exception" && host->rank() == 1) throw std::runtime_error("not caught in time");
+  if (scene == "absent" && host->rank() == 1) setenv("CUDA_ON_HOST_FAIL", "ncclCommInitRankConfig", 1);
+  const auto device = device_of(backend, *host);
   try {
-    scenes.at(scene)(*comm);
+    const auto own = communicator_of(backend, *host, *device, account);
+    Place place(own ? *own : *host, *device);
+    scenes.at(scene)(place);
     return 0;
   } catch (const AgreedError& error) {
     if (is_printed_here(error)) std::fprintf(stderr, "muster: %s\n", error.what());
     return static_cast<int>(ExitCode::user_error);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "muster: %s\n", error.what());
-    comm->abort(static_cast<int>(ExitCode::defect));
+    const bool lost = dynamic_cast<const PeerError*>(&error) != nullptr;
+    if (scene == "absent") std::this_thread::sleep_for(std::chrono::seconds(2));  // until all have said so
+    host->abort(static_cast<int>(lost ? ExitCode::try_again : ExitCode::defect));
     return 1;
   }
 }
@@ -101,9 +134,10 @@ int run(const std::string& scene) {
 }  // namespace
 }  // namespace muster
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
   try {
-    return muster::run(arguments[1] == nullptr ? "" : arguments[1]);
+    if (count < 2) return 2;
+    return muster::run(arguments[1], count > 2 ? arguments[2] : "mpi");
   } catch (const std::exception&) {
     return 3;  // the environment has let it pass
   }
