@@ -5,6 +5,7 @@
 // tile holds in vain. Bytes: q and o once; k and v once for each tile of 64 queries (32 for heads beyond
 // 128), mostly from L2. A block is a tile of queries of one head; those that see most keys start first.
 #include "model/ops/cuda/attention_forward.cuh"
+#include "model/ops/cuda/attention_tensor_tiles.cuh"
 #include "model/ops/cuda/attention_tiles.cuh"
 
 namespace muster::cuda {
@@ -106,7 +107,10 @@ __global__ void __launch_bounds__(tile_threads)
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionProblem& problem,
                        const ForwardTensors<T>& tensors, bool cached, const KernelArgs& args) {
-  with_chunks(problem.head_size, [&](auto constant) {
+  if constexpr (sizeof(T) == 2)
+    if (problem.head_size <= largest_tensor_head)
+      return attention_forward_on_tensor_cores(shape, problem, tensors, cached, args);
+  with_chunks<T>(problem.head_size, [&](auto constant) {
     constexpr int chunks = decltype(constant)::value;
     constexpr std::size_t bytes = shared_floats<chunks> * sizeof(float);
     require_shared(args, problem.head_size, bytes);

@@ -18,4 +18,9 @@ template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionProblem& problem,
                        const ForwardTensors<T>& tensors, bool cached, const KernelArgs& args);
 
+// The same for heads of up to 128.
+void attention_forward_on_tensor_cores(const AttentionShape& shape, const AttentionProblem& problem,
+                                       const ForwardTensors<__nv_bfloat16>& tensors, bool cached,
+                                       const KernelArgs& args);
+
 }  // namespace muster::cuda

@@ -7,18 +7,11 @@
 // memory. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and v
 // once, and q and do once for each tile of keys. Tiles have 64 rows, 32 for heads beyond 64.
 #include "model/ops/cuda/attention_gradient.cuh"
+#include "model/ops/cuda/attention_tensor_tiles.cuh"
 #include "model/ops/cuda/attention_tiles.cuh"
 
 namespace muster::cuda {
 namespace {
-
-template <class T>
-struct GradientTensors {
-  HeadRows<const T> d_o, q, k, v, o;
-  HeadRows<T> dq, dk, dv;
-  const float* lse;
-  float* delta;  // [B, H, T_q]
-};
 
 template <int chunks>
 inline constexpr int thread_rows = chunks <= 2 ? 4 : 2;
@@ -125,7 +118,7 @@ __global__ void __launch_bounds__(tile_threads)
   float *v = k + rows * width, *q = v + rows * width, *d_o = q + tile_columns * width,
         *shared_scores = d_o + tile_columns * width;
   __shared__ float shared_lse[tile_columns], shared_delta[tile_columns];
-  __shared__ Range shared_ranges[tile_columns];
+  __shared__ int shared_begin[tile_columns], shared_end[tile_columns];
 
   const Place place;
   const int sample = static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y);
@@ -150,9 +143,11 @@ __global__ void __launch_bounds__(tile_threads)
         const bool there = query + column < queries.end;
         const std::int64_t at =
             (static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + query + column;
+        const Range range = there ? keys_of(problem, sample, query + column) : Range{};
         shared_lse[column] = there ? log2_e * t.lse[at] : 0;
         shared_delta[column] = there ? t.delta[at] : 0;
-        shared_ranges[column] = there ? keys_of(problem, sample, query + column) : Range{};
+        shared_begin[column] = range.begin;
+        shared_end[column] = range.end;
       }
       __syncthreads();
       float scores[R][4], slopes[R][4];
@@ -161,7 +156,7 @@ __global__ void __launch_bounds__(tile_threads)
       MUSTER_UNROLL
       for (int j = 0; j < 4; ++j) {
         const int column = 4 * place.column_group + j;
-        const Range range = shared_ranges[column];
+        const Range range{shared_begin[column], shared_end[column]};
         const float lse = shared_lse[column], delta = shared_delta[column];
         float kept[R];
         MUSTER_UNROLL
@@ -248,7 +243,9 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
                                    out(dkv, keys, shape.v_column),
                                    args.inputs[4].as<const float>(),
                                    reinterpret_cast<float*>(args.workspace)};
-  with_chunks(size, [&](auto constant) {
+  if constexpr (sizeof(T) == 2)
+    if (size <= largest_tensor_head) return attention_gradient_on_tensor_cores(shape, problem, tensors, args);
+  with_chunks<T>(size, [&](auto constant) {
     constexpr int chunks = decltype(constant)::value, rows = row_groups * thread_rows<chunks>;
     constexpr std::size_t bytes = shared_floats<chunks> * sizeof(float);
     require_shared(args, size, bytes);

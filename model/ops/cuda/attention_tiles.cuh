@@ -136,13 +136,16 @@ __device__ inline float row_max(float x) {
   return x;
 }
 
-// Calls body with a constant: the chunks of 32 columns that a head is padded to.
-template <class Body>
+// Calls body with a constant: the chunks of 32 columns that a head is padded to. bf16 comes here with heads that
+// are too large for tensor cores.
+template <class T, class Body>
 void with_chunks(int head_size, Body&& body) {
-  if (head_size <= 64) return body(std::integral_constant<int, 2>{});
-  if (head_size <= 96) return body(std::integral_constant<int, 3>{});
-  if (head_size <= 128) return body(std::integral_constant<int, 4>{});
   check(head_size <= largest_head, "head sizes are checked when workspaces are computed");
+  if constexpr (sizeof(T) == 4) {
+    if (head_size <= 64) return body(std::integral_constant<int, 2>{});
+    if (head_size <= 96) return body(std::integral_constant<int, 3>{});
+    if (head_size <= 128) return body(std::integral_constant<int, 4>{});
+  }
   return body(std::integral_constant<int, 8>{});
 }
 
