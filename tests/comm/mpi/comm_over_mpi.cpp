@@ -92,8 +92,8 @@ std::unique_ptr<Device> device_of(const std::string& backend, const Communicator
 
 // Null for `host` itself.
 std::unique_ptr<Communicator> communicator_of(const std::string& backend, Communicator& host,
-                                              const Device& device, MemoryAccount& account) {
-  if (backend == "nccl") return nccl_communicator(host, device, 5);
+                                              const Device& device, MemoryAccount& account, double deadline) {
+  if (backend == "nccl") return nccl_communicator(host, device, deadline);
   if (backend == "staged") return staged_communicator(host, device, account, 4 << 20);
   return nullptr;
 }
@@ -115,20 +115,23 @@ int run(const std::string& scene, const std::string& backend) {
   if (scene == "absent" && host->rank() == 1) setenv("CUDA_ON_HOST_FAIL", "ncclCommInitRankConfig", 1);
   const auto device = device_of(backend, *host);
   try {
-    const auto own = communicator_of(backend, *host, *device, account);
+    const auto own = communicator_of(backend, *host, *device, account, scene == "absent" ? 1 : 60);
     Place place(own ? *own : *host, *device);
     scenes.at(scene)(place);
     return 0;
   } catch (const AgreedError& error) {
     if (is_printed_here(error)) std::fprintf(stderr, "muster: %s\n", error.what());
     return static_cast<int>(ExitCode::user_error);
+  } catch (const PeerError& error) {
+    // Whoever was lost may have more to say, and ends this rank.
+    std::this_thread::sleep_for(std::chrono::seconds(scene == "absent" && host->rank() == 1 ? 60 : 1));
+    std::fprintf(stderr, "muster: %s\n", error.what());
+    host->abort(static_cast<int>(ExitCode::try_again));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "muster: %s\n", error.what());
-    const bool lost = dynamic_cast<const PeerError*>(&error) != nullptr;
-    if (scene == "absent") std::this_thread::sleep_for(std::chrono::seconds(2));  // until all have said so
-    host->abort(static_cast<int>(lost ? ExitCode::try_again : ExitCode::defect));
-    return 1;
+    host->abort(static_cast<int>(ExitCode::defect));
   }
+  return 1;  // never reached
 }
 
 }  // namespace
