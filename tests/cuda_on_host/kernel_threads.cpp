@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "tests/cuda_on_host/fiber.hpp"
@@ -98,6 +99,7 @@ class Block {
   Thread* running_ = nullptr;
   void (*kernel_)(const void*) = nullptr;
   const void* arguments_ = nullptr;
+  const CallSite* site_ = nullptr;
   GuardedMemory shared_;
 
   std::unique_ptr<Fiber> scheduler_;  // this thread's own stack
@@ -200,11 +202,10 @@ void Block::end_thread() {
 void Block::run_threads_of_fiber() {
   Fiber::arrive(*scheduler_);
   while (true) {
-    const CallSite* site = fibers_have_identities() ? current_site() : nullptr;
     order_after(this);
-    if (site != nullptr) site->enter();
+    if (fibers_have_identities()) site_->enter();
     kernel_(arguments_);
-    if (site != nullptr) site->leave();
+    if (fibers_have_identities()) site_->leave();
     order_before(this);
     end_thread();
     // Threads that never wait follow one another on one fiber, without a switch.
@@ -284,9 +285,10 @@ void Block::run_part(dim3 grid, dim3 size, std::size_t shared_bytes, void (*kern
   index_.shared = shared_.take(shared_bytes);
   kernel_ = kernel;
   arguments_ = arguments;
+  site_ = current_site();
   current = &index_;
   std::vector<std::size_t> blocks(std::size_t{grid.x} * grid.y * grid.z);
-  for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
+  std::iota(blocks.begin(), blocks.end(), std::size_t{0});
   shuffle(blocks);
   for (std::size_t i = first; i < blocks.size(); i += step) {
     const std::size_t b = blocks[i];
