@@ -3,7 +3,8 @@
 //   z[n, o] = sum_k x[n, k] w[o, k] + bias[o]      y = z, or y = gelu(z) (activation.hpp)
 //   dx = dz w        dw = dz^T x        dbias[o] = sum_n dz[n, o]
 //
-// x, w, y, dz, dx in f32 or bf16, sums in f32; bias, dw, dbias in f32. FLOPs: 2 N K O for each product.
+// x, w, y, dz, dx in f32 or bf16, sums in f32; bias, dw, dbias in f32. FLOPs: 2 N K O for each product. On GPUs a bias
+// is rounded to y's type before it is added (cuda/linear.cu says why).
 #pragma once
 
 #include "model/ops/op.hpp"

@@ -26,7 +26,9 @@ void forward(std::vector<Row>& rows, Size s, DType type, bool bias, Activation a
   const auto k = static_cast<std::size_t>(s.k);
   const bool gelu = activation == Activation::gelu;
   // In bf16, y may be computed from z before or after z was rounded.
-  const Roundings sums = integers ? exact : Roundings{static_cast<double>(s.k) + 4};
+  // A GPU rounds the bias, too, which is no larger than what it is added to.
+  const double bias_rounded = bias && type == DType::bf16 ? 0.5 : 0;
+  const Roundings sums = integers ? exact : Roundings{static_cast<double>(s.k) + 4, bias_rounded};
   const Roundings activated{static_cast<double>(s.k) + 8, type == DType::bf16 ? 1.2 : 0};
   Row row{gelu ? "gelu" : "",
           std::make_shared<Linear>(activation, keep_z),

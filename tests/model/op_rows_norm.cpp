@@ -104,7 +104,16 @@ std::vector<Row> norm_rows() {
   };
   for (const NormKind kind : {NormKind::layer, NormKind::rms})
     for (const Types types : all_types)
-      for (const Size size : {Size{1, 7}, {5, 16}, {3, 80}, {257, 33}, {33, 768}, {2, 4097}, {4, 1}}) {
+      for (const Size size : {Size{1, 7},
+                              {5, 16},
+                              {3, 80},
+                              {257, 33},
+                              {33, 768},
+                              {2, 1028},
+                              {2, 2052},
+                              {2, 4097},
+                              {1, 8196},
+                              {4, 1}}) {
         const bool bias = kind == NormKind::layer, branch = size.n != 5;
         rows.push_back(forward(kind, size.n, size.c, types, branch, bias));
         rows.push_back(again(kind, size.n, size.c, types, bias));

@@ -20,7 +20,7 @@ struct LinearLayout {
 struct HeadLayout {
   // A chunk costs one pass over dw (8 bytes an element, against 2 rows FLOPs): with 8,192 rows a tenth of that
   // product's time on an H100. Wider vocabularies have fewer rows, so that the logits stay within 1 GiB.
-  static constexpr std::int64_t most_rows = 8192, fewest_rows = 1024;
+  static constexpr std::int64_t most_rows = 8192, fewest_rows = 1024, tile_rows = 256;
   static constexpr std::int64_t most_logits = std::int64_t{1} << 30;  // bytes
 
   std::int64_t rows, stride;

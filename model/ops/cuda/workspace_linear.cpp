@@ -11,14 +11,15 @@ constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 
 }  // namespace
 
-// Chunks of equal size, in whole tiles of 256 rows; a row of logits begins at a multiple of 128 bytes.
+// Chunks of equal size, in whole tiles; a row of logits begins at a multiple of 128 bytes.
 HeadLayout::HeadLayout(const LinearCrossEntropy& op, const TensorType& x, const TensorType& w) {
   const std::int64_t n = x.rows(), width = x.columns(), table = w.rows();
   stride = round_up(table, 64);
   const std::int64_t row_bytes = stride * static_cast<std::int64_t>(size_of(x.dtype));
-  const std::int64_t most = std::clamp(most_logits / row_bytes, fewest_rows, most_rows);
+  const std::int64_t most =
+      std::clamp(most_logits / row_bytes / tile_rows * tile_rows, fewest_rows, most_rows);
   const std::int64_t chunks = (n + most - 1) / most;
-  rows = std::min(n, round_up((n + chunks - 1) / chunks, 256));
+  rows = std::min(n, round_up((n + chunks - 1) / chunks, tile_rows));
   logits = static_cast<std::uint64_t>(round_up(n * static_cast<std::int64_t>(sizeof(double)), 4096));
   products = logits + static_cast<std::uint64_t>(round_up(rows * row_bytes, 4096));
   std::uint64_t largest = matmul_workspace(rows, table);
