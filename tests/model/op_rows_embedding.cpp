@@ -75,6 +75,8 @@ std::vector<Row> embedding_rows() {
       rows.push_back(gradient(257, 5, 80, type, integers));
       rows.push_back(gradient(64, 1500, 33, type, integers));
       rows.push_back(gradient(40, 3, 4097, type, integers));
+      rows.push_back(gradient(2600, 1900, 3, type, integers));  // more ids than a GPU's block sorts
+      rows.push_back(gradient(1100, 2, 5, type, integers));
     }
   return rows;
 }
