@@ -87,8 +87,8 @@ def prepare_tokens(machine, model, seconds):
     return folder
 
 
-def keys_of(machine, model, data):
-    return {"run.device": "cuda", "run.precision": "bf16", "data.path": data, "model.vocabulary": model.vocabulary,
+def keys_of(model, data=None):
+    return {"run.device": "cuda", "run.precision": "bf16", **({"data.path": data} if data else {}), "model.vocabulary": model.vocabulary,
             "model.context": model.sequence, "train.batch": model.micro_batch * model.accumulate, "train.sequence": model.sequence,
             "train.shards": 1, "train.micro_batch": model.micro_batch, "train.reduction": "fast", "train.recompute": "none",
             "eval.every": 0, "checkpoint.every": 0, "schedule.warmup": 0}
@@ -150,7 +150,7 @@ def steps_of(machine, clock, warming):
         data = prepare_tokens(machine, model, share)
         if not result.expect(data, f"{model.name}: muster prepare failed"):
             continue
-        keys, steps = keys_of(machine, model, data), 3 if machine.dry else 15
+        keys, steps = keys_of(model, data), 3 if machine.dry else 15
         import muster
         told = machine.run([machine.program("muster"), "plan", model.config, "--on", on, "--json", *muster.keys(keys)], 30)
         if not result.expect(told.ok, f"{model.name}: muster plan: {told.trouble()}"):
@@ -186,17 +186,39 @@ def steps_of(machine, clock, warming):
     return result
 
 
+GOAL_OF_COPY = 0.8
+
+
 def ops(machine, clock):
-    """muster bench ops: each op's share of its ceiling."""
-    result = Result()
+    """Each op of a training step beside its ceiling (`muster bench ops`), and the step by op (`muster bench step`)."""
     import muster
-    for model in models_of(machine)[-1:]:
-        data = prepare_tokens(machine, model, clock.left())
-        command = [machine.program("muster"), "bench", "ops", model.config, *muster.keys(keys_of(machine, model, data))]
-        done = machine.run(command, clock.left())
-        if done.ok:
-            result.figures[model.name] = done.out
-            result.notes.append(f"`muster bench ops {model.config}`:\n\n```\n{done.out.strip()}\n```")
-        else:
-            result.worsen(CUT_OFF if done.cut_off else FAILED, f"{model.name}: {done.trouble()}")
+    result, models = Result(), models_of(machine)
+    for number, model in enumerate(models):
+        keys = muster.keys(keys_of(model))
+        seconds = clock.left() / (len(models) - number) / 2
+        timed = {}
+        for bench in ("ops", "step"):
+            done = machine.run([machine.program("muster"), "bench", bench, model.config, "--json", *keys], seconds)
+            if done.ok:
+                timed[bench] = json.loads(done.out[done.out.index("{"): done.out.rindex("}") + 1])
+            else:
+                result.worsen(CUT_OFF if done.cut_off else FAILED, f"{model.name}, muster bench {bench}: {done.trouble()}")
+        result.figures[model.name] = timed
+        if "ops" in timed:
+            told = timed["ops"]
+            rows = [[op["op"], op["shapes"], op["calls"] or "-", f"{1e3 * op['seconds']:.3f}", f"{1e-12 * op['flops_per_s']:.1f}",
+                     f"{1e-9 * op['bytes_per_s']:,.0f}", op["ceiling"], f"{100 * op['share']:.0f}%"] for op in told["ops"]]
+            result.tables.append((f"{model.name}: products reach {1e-12 * told['products_flops_per_s']:.0f} TFLOP/s, "
+                                  f"a copy {1e-9 * told['copy_bytes_per_s']:,.0f} GB/s",
+                                  ["op", "shapes", "calls", "ms", "TFLOP/s", "GB/s", "ceiling", "share"], rows))
+            slow = [f"{op['op']} {100 * op['share']:.0f}%" for op in told["ops"]
+                    if op["ceiling"] == "copy" and op["share"] < GOAL_OF_COPY]
+            if slow and not machine.dry:
+                result.notes.append(f"{model.name}: below {100 * GOAL_OF_COPY:.0f}% of a copy: {', '.join(slow)}")
+        if "step" in timed:
+            step = timed["step"]
+            rows = [[op["op"], op["calls"], f"{1e3 * op['seconds']:.2f}", f"{100 * op['seconds'] / step['timed_step_seconds']:.1f}%"]
+                    for op in step["ops"][:12]]
+            result.tables.append((f"{model.name}: the step of {1e3 * step['step_seconds']:.1f} ms by op",
+                                  ["op", "calls", "ms", "share"], rows))
     return result

@@ -186,12 +186,13 @@ def ranks(machine, clock):
         result.worsen(FAILED, "no dataset: the part before has not prepared it")
         return result
     counts = (2,) if machine.dry else (2, 4)
-    for program in sorted(path.name for path in (machine.root / "bin").glob("comm_over_nccl*")):
-        for count in counts:
-            command, extra = nccl_launcher(machine, count)
-            finished = machine.run([*command, machine.program(program), "behaviours"], clock.left() / 4, **extra)
-            note = f"{program} on {count} ranks: {finished.last_line() if finished.ok else finished.trouble()}"
-            result.worsen(PASSED if finished.ok else CUT_OFF if finished.cut_off else FAILED, note)
+    for count in counts:
+        command, extra = nccl_launcher(machine, count)
+        for backend, launcher, variables in (("nccl", command, extra), ("staged", ["mpirun", "-n", count], {})):
+            finished = machine.run([*launcher, machine.program("comm_over_mpi"), "behaviours", backend], clock.left() / 4, **variables)
+            holds = finished.ok and "all behaviours hold" in finished.out
+            note = f"collectives on {count} ranks, {backend}: {'all behaviours hold' if holds else finished.trouble()}"
+            result.worsen(PASSED if holds else CUT_OFF if finished.cut_off else FAILED, note)
 
     rows = []
     for family in ("gpt",) if machine.dry else FAMILIES:
