@@ -231,9 +231,10 @@ class Cudnn final : public AttentionLibrary {
   }
 
   // What cuDNN itself would not refuse.
-  static std::string unsupported(const Problem& problem) {
+  std::string unsupported(const Problem& problem) const {
     const std::size_t version = fe::detail::get_backend_version();
-    if (problem.documents > 0 && version < first_version_with_empty_documents)
+    // (A GPU that is elsewhere has a cuDNN of its own.)
+    if (!device_ && problem.documents > 0 && version < first_version_with_empty_documents)
       return fmt::format("cuDNN {}.{} knows no documents that may be empty, 9.25 does", version / 10000,
                          version / 100 % 100);
     if (problem.documents > 0 && problem.queries != problem.keys)
