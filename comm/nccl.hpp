@@ -8,8 +8,12 @@
 
 namespace muster {
 
-// Collective over `host`, whose ranks it has; `host` outlives it. Its ranks drive different GPUs. Throws PeerError when
-// they have not met after `deadline` seconds.
+// Collective over `host`, whose ranks it has; `host` outlives it. Its ranks drive different GPUs. Throws
+// PeerError when they have not met after `deadline` seconds, here or in a first collective, which makes
+// connections and until then holds its caller.
+//
+// It is to be closed before memory that collectives under way may use is freed: freeing a GPU's memory waits
+// for them, also for those whose peers are lost.
 std::unique_ptr<Communicator> nccl_communicator(Communicator& host, const Device& device, double deadline);
 
 }  // namespace muster

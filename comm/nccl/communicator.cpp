@@ -29,7 +29,12 @@ class Ended final : public Event::Point {
     // An eighth of the time waited so far: noticed soon in proportion.
     const double start = steady_seconds();
     while (!done_.complete()) {
-      link_->look();
+      try {
+        link_->look();
+      } catch (...) {
+        link_->give_up(std::current_exception());
+        throw;
+      }
       const std::chrono::duration<double> pause((steady_seconds() - start) / 8);
       std::this_thread::sleep_for(std::clamp<std::chrono::duration<double>>(pause, 10us, 1ms));
     }

@@ -67,46 +67,47 @@ void NcclLink::expect_sound() {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-// With the mutex held.
-ncclResult_t NcclLink::state() {
+ncclResult_t NcclLink::state() const {
   if (failure_) std::rethrow_exception(failure_);
   if (comm_ == nullptr) return ncclSuccess;
   ncclResult_t result = ncclSuccess;
-  try {
-    check_nccl(ncclCommGetAsyncError(comm_, &result), "ncclCommGetAsyncError", comm_);
-    check_nccl(result, "NCCL", comm_);
-  } catch (...) {
-    give_up(std::current_exception());
-    throw;
-  }
+  check_nccl(ncclCommGetAsyncError(comm_, &result), "ncclCommGetAsyncError", comm_);
+  check_nccl(result, "NCCL", comm_);
   return result;
 }
 
 void NcclLink::settle(const std::string& what) {
-  for (const double start = steady_seconds();; std::this_thread::sleep_for(between_looks)) {
+  const auto settled = [&] {
     const std::lock_guard lock(mutex_);
-    if (state() != ncclInProgress) return;
-    if (steady_seconds() - start < deadline_) continue;
-    give_up(std::make_exception_ptr(
-        PeerError(fmt::format("not all ranks have come to {} in {:.0f} s", what, deadline_))));
-    std::rethrow_exception(failure_);
+    return state() != ncclInProgress;
+  };
+  try {
+    const double start = steady_seconds();
+    while (!settled()) {
+      if (steady_seconds() - start >= deadline_)
+        throw PeerError(fmt::format("not all ranks have come to {} in {:.0f} s", what, deadline_));
+      std::this_thread::sleep_for(between_looks);
+    }
+  } catch (...) {
+    give_up(std::current_exception());
+    throw;
   }
 }
 
-// Ends NCCL's kernels here, so that streams and those who wait for them go on. With the mutex held.
 void NcclLink::give_up(std::exception_ptr failure) {
+  const std::lock_guard lock(mutex_);
+  if (comm_ == nullptr) return;
   failure_ = std::move(failure);
   ncclCommAbort(std::exchange(comm_, nullptr));  // not checked: it follows a failure
 }
 
 void NcclLink::close(bool quiet) {
+  if (!quiet)
+    return give_up(
+        std::make_exception_ptr(PeerError("the communicator was closed before its collectives ended")));
   {
     const std::lock_guard lock(mutex_);
     if (comm_ == nullptr) return;
-    if (!quiet) {
-      give_up(std::make_exception_ptr(PeerError("the communicator was closed before its collectives ended")));
-      return;
-    }
     check_nccl(ncclCommFinalize(comm_), "ncclCommFinalize", comm_);
   }
   settle("the end of NCCL");

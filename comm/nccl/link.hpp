@@ -21,20 +21,22 @@ class NcclLink {
   // Calls `body`, whose calls of NCCL become one group. When this returns, all of it is on its stream.
   void group(const std::string& what, const std::function<void(ncclComm_t)>& body);
 
-  // Asks NCCL whether the peers are there, and throws when the link has failed. From any thread; it asks
-  // nothing while another thread calls NCCL, so that it returns at once in any case.
+  // Asks NCCL whether the peers are there, and throws when one is not. From any thread; it asks nothing while
+  // another thread calls NCCL, so that it returns at once in any case.
   void look();
-  // Throws when the link is known to have failed.
+  // Ends NCCL's kernels here, so that streams and those who wait for them go on. The first failure is kept.
+  void give_up(std::exception_ptr failure);
+  // Throws when the link was given up.
   void expect_sound();
 
   // Collective. When work is still under way (`quiet` is false) the link is given up instead, and fails.
   void close(bool quiet);
 
  private:
-  ncclResult_t state();
+  // With the mutex held.
+  ncclResult_t state() const;
   // Polls until the last call has ended.
   void settle(const std::string& what);
-  void give_up(std::exception_ptr failure);
 
   std::mutex mutex_;  // NCCL wants the calls on a communicator one at a time
   ncclComm_t comm_ = nullptr;

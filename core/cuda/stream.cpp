@@ -78,11 +78,14 @@ struct CudaStream::Failure {
 
 class CudaStream::Point final : public Event::Point {
  public:
-  Point(cudaStream_t stream, std::shared_ptr<Failure> failure) : failure_(std::move(failure)) {
+  Point(cudaStream_t stream, int device, std::shared_ptr<Failure> failure)
+      : device_(device), failure_(std::move(failure)) {
     event_.record(stream);
   }
 
+  // Threads that only ask have chosen no GPU, and would take memory on the first.
   bool complete() const override {
+    check_cuda(cudaSetDevice(device_), "choosing a GPU");
     const cudaError_t result = cudaEventQuery(event_.get());
     if (result == cudaErrorNotReady) {
       // It is no failure, but the runtime keeps it as if it were one, and a launch would find it.
@@ -93,6 +96,7 @@ class CudaStream::Point final : public Event::Point {
     return true;
   }
   void wait() const override {
+    check_cuda(cudaSetDevice(device_), "choosing a GPU");
     event_.synchronize();
     failure_->rethrow();
   }
@@ -100,6 +104,7 @@ class CudaStream::Point final : public Event::Point {
 
  private:
   CudaEvent event_{untimed};
+  int device_;
   std::shared_ptr<Failure> failure_;
 };
 
@@ -134,6 +139,7 @@ class CudaStream::Clock {
 };
 
 CudaStream::CudaStream(int priority) : failure_(std::make_shared<Failure>()) {
+  check_cuda(cudaGetDevice(&device_), "asking for the current GPU");
   check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority), "creating a stream");
   clock_ = std::make_shared<Clock>(stream_);
 }
@@ -173,7 +179,7 @@ void CudaStream::wait(const Event& event) {
   static_cast<void>(wait.release());  // the function's now
 }
 
-Event CudaStream::record() { return Event(std::make_shared<Point>(stream_, failure_)); }
+Event CudaStream::record() { return Event(std::make_shared<Point>(stream_, device_, failure_)); }
 
 std::function<double()> CudaStream::timestamp() {
   auto event = std::make_shared<CudaEvent>(timed);

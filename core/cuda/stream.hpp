@@ -33,6 +33,7 @@ class CudaStream final : public Stream {
   struct Failure;
   class Point;
   class Clock;
+  int device_ = 0;
   cudaStream_t stream_ = nullptr;
   std::shared_ptr<Failure> failure_;  // what an event of the host that this stream waited for has thrown
   std::shared_ptr<Clock> clock_;

@@ -3,108 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
-#include <thread>
 #include <vector>
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
-#include "core/stream.hpp"
+#include "tests/comm/messages.hpp"
 
 namespace muster {
 namespace {
-
-using Bytes = std::vector<std::byte>;
-
-template <class A, class B>
-void expect_equal(const A& seen, const B& wanted, SourceLine where = SourceLine::current()) {
-  if (!(seen == wanted))
-    throw std::runtime_error(fmt::format("{}:{}: not the expected value", where.file, where.line));
-}
-
-void expect(bool holds, SourceLine where = SourceLine::current()) { expect_equal(holds, true, where); }
-
-std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
-
-// Bytes that name their sender, receiver and collective.
-Bytes message(int from, int to, int collective, std::size_t size) {
-  Bytes bytes(size);
-  for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t value = i * 131 + index(from) * 29 + index(to) * 7 + index(collective) * 3;
-    bytes[i] = static_cast<std::byte>(value ^ (value >> 8));
-  }
-  return bytes;
-}
-
-// Messages among all ranks whose sizes differ: some pairs exchange nothing.
-std::size_t awkward_size(int from, int to, std::size_t scale) {
-  const int kind = (from * 7 + to * 3) % 5;
-  return kind == 0 ? 0 : kind == 1 ? 1 : static_cast<std::size_t>(kind * 2 + 1) * scale + index(from);
-}
-
-struct Exchange {
-  Exchange(Place& place, int number, std::size_t scale) : Exchange(place, place.comm, number, scale) {}
-  Exchange(Place& place, Communicator& its_comm, int number, std::size_t scale)
-      : comm(its_comm), collective(number) {
-    for (int peer = 0; peer < comm.size(); ++peer) {
-      const int rank = comm.rank();
-      outgoing.push_back(place.array(message(rank, peer, collective, awkward_size(rank, peer, scale))));
-      incoming.push_back(place.array(Bytes(awkward_size(peer, rank, scale))));
-    }
-  }
-
-  Event start(const Event& after = {}) {
-    std::vector<std::span<const std::byte>> send;
-    std::vector<std::span<std::byte>> receive;
-    for (const auto& piece : outgoing) send.push_back(piece.span());
-    for (const auto& piece : incoming) receive.push_back(piece.span());
-    return comm.all_to_all(send, receive, "exchange " + std::to_string(collective), after);
-  }
-
-  void expect_arrived() const {
-    for (int peer = 0; peer < comm.size(); ++peer) {
-      if (peer == comm.rank()) continue;
-      const Bytes arrived = incoming[index(peer)].values();
-      expect_equal(arrived, message(peer, comm.rank(), collective, arrived.size()));
-    }
-  }
-
-  std::uint64_t bytes_for_others() const {
-    std::uint64_t bytes = 0;
-    for (int peer = 0; peer < comm.size(); ++peer)
-      if (peer != comm.rank()) bytes += outgoing[index(peer)].span().size();
-    return bytes;
-  }
-
-  Communicator& comm;
-  int collective;
-  std::vector<Place::Array<std::byte>> outgoing, incoming;
-};
-
-// The parts of one array that end at `ends`.
-template <class T>
-std::vector<std::span<T>> parts_of(std::span<T> whole, const std::vector<std::size_t>& ends) {
-  std::vector<std::span<T>> parts;
-  for (std::size_t begin = 0; const std::size_t end : ends) {
-    parts.push_back(whole.subspan(begin, end - begin));
-    begin = end;
-  }
-  return parts;
-}
-
-// Equal parts for the ranks, or parts of sizes that differ, some of them empty.
-std::vector<std::size_t> equal_ends(int ranks, std::size_t size) {
-  std::vector<std::size_t> ends;
-  for (int r = 1; r <= ranks; ++r) ends.push_back(index(r) * size);
-  return ends;
-}
-std::vector<std::size_t> awkward_ends(int ranks, std::size_t scale) {
-  std::vector<std::size_t> ends;
-  for (int r = 0; r < ranks; ++r)
-    ends.push_back((ends.empty() ? 0 : ends.back()) + awkward_size(r, 1, scale));
-  return ends;
-}
 
 void all_to_all_delivers_pieces_of_awkward_sizes(Place& place) {
   for (const std::size_t scale : {1, 63, 4096, 50'003}) {
@@ -233,148 +142,12 @@ void broadcast_reaches_all_from_any_root(Place& place) {
     }
 }
 
-void a_barrier_lets_nobody_through_before_all_have_come(Place& place) {
-  // Each rank's arrival travels behind its barrier's back: by the exchange that it had completed before.
-  Communicator& comm = place.comm;
-  for (int late = 0; late < comm.size(); ++late) {
-    if (comm.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    const auto arrived = std::chrono::system_clock::now().time_since_epoch().count();
-    comm.barrier("gate").wait();
-    const auto left = std::chrono::system_clock::now().time_since_epoch().count();
-    // One host, one clock.
-    std::vector<std::int64_t> mine(index(comm.size()));
-    mine[index(comm.rank())] = arrived;
-    const auto times = place.array(mine);
-    comm.all_gather(parts_of(times.bytes(), equal_ends(comm.size(), sizeof(arrived))), "times").wait();
-    for (const std::int64_t time : times.values()) expect(time <= left);
-  }
-}
-
-void many_collectives_in_flight_do_not_mix(Place& place) {
-  std::vector<Exchange> exchanges;
-  std::vector<Place::Array<double>> sums;
-  std::vector<Event> events;
-  for (int i = 0; i < 24; ++i) {
-    exchanges.emplace_back(place, i, static_cast<std::size_t>(i * i));
-    sums.push_back(place.array(std::vector<double>{double(i + place.comm.rank())}));
-  }
-  for (int i = 0; i < 24; ++i) {
-    events.push_back(exchanges[index(i)].start());
-    events.push_back(place.comm.all_reduce(sums[index(i)].bytes(), ReduceType::f64, ReduceOp::sum, "sum"));
-  }
-  for (auto event = events.rbegin(); event != events.rend(); ++event) event->wait();
-  for (const Exchange& exchange : exchanges) exchange.expect_arrived();
-  const int ranks = place.comm.size();
-  for (int i = 0; i < 24; ++i)
-    expect_equal(sums[index(i)].values()[0], double(i * ranks + ranks * (ranks - 1) / 2));
-}
-
-void memory_is_read_only_after_its_event(Place& place) {
-  // What is sent is written after the collective was issued, by a stream of its own, which each time has much to do
-  // before; half of the times a thread of the host writes it.
-  Communicator& comm = place.comm;
-  constexpr int rows = 6;
-  const auto ranks = index(comm.size());
-  const std::vector<std::byte> load(1 << 20);
-  const auto busy = place.array(load);
-  const auto values = place.array(std::vector<std::int64_t>(ranks * rows));
-  std::vector<std::int64_t> written(rows);
-  const auto compute = place.device.make_stream(StreamPriority::normal);
-  ThreadStream host([] { std::this_thread::sleep_for(std::chrono::microseconds(300)); });
-  std::vector<Event> done;
-  for (int row = 0; row < rows; ++row) {
-    written[index(row)] = 100 * row + comm.rank();
-    const auto whole = values.span().subspan(index(row) * ranks, ranks);
-    std::int64_t* const to = &whole[index(comm.rank())];
-    const std::int64_t* const from = &written[index(row)];
-    if (row % 2 == 0) {
-      compute->copy(busy.span().data(), load.data(), load.size());
-      compute->copy(to, from, sizeof(*to));
-    } else {
-      host.enqueue([&place, to, from](NativeStream) {
-        place.device.use();
-        const auto own = place.device.make_stream(StreamPriority::normal);
-        own->copy(to, from, sizeof(*to));
-        own->synchronize();
-      });
-    }
-    done.push_back(
-        comm.all_gather(parts_of(std::as_writable_bytes(whole), equal_ends(comm.size(), sizeof(*to))), "row",
-                        row % 2 == 0 ? compute->record() : host.record()));
-  }
-  for (auto event = done.rbegin(); event != done.rend(); ++event) event->wait();
-  const std::vector<std::int64_t> seen = values.values();
-  for (int row = 0; row < rows; ++row)
-    for (int r = 0; r < comm.size(); ++r)
-      expect_equal(seen[index(row) * ranks + index(r)], std::int64_t{100 * row + r});
-}
-
-void streams_of_the_device_wait_for_a_collective(Place& place) {
-  // What has come is read by a stream that only waits for the event.
-  const auto reader = place.device.make_stream(StreamPriority::normal);
-  Communicator& comm = place.comm;
-  for (int root = 0; root < comm.size(); ++root) {
-    const Bytes wanted = message(root, 0, 1, 30'000);
-    const auto data = place.array(comm.rank() == root ? wanted : Bytes(wanted.size()));
-    const auto copy = place.array(Bytes(wanted.size()));
-    reader->wait(comm.broadcast(data.span(), root, "weights"));
-    reader->copy(copy.span().data(), data.span().data(), wanted.size());
-    reader->synchronize();
-    expect_equal(copy.values(), wanted);
-  }
-}
-
-void collectives_start_in_the_order_of_issue_whatever_completes_first(Place& place) {
-  // The later events complete first, and in another order on each rank.
-  std::vector<Exchange> exchanges;
-  const std::vector<Promise> after(4);
-  std::vector<Event> done;
-  for (int i = 0; i < 4; ++i) exchanges.emplace_back(place, i, 50);
-  for (int i = 0; i < 4; ++i) done.push_back(exchanges[index(i)].start(after[index(i)].event()));
-  expect(!done[3].complete());
-  for (int i = 3; i >= 0; --i) after[index((i + place.comm.rank()) % 4)].set_complete();
-  for (const Event& event : done) event.wait();
-  for (const Exchange& exchange : exchanges) exchange.expect_arrived();
-}
-
-void a_collective_waits_for_its_event(Place& place) {
-  const Promise after;
-  Exchange exchange(place, 1, 10);
-  const Event done = exchange.start(after.event());
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  expect(!done.complete());
-  expect(!place.comm.oldest_pending());  // the time until its event is complete is not a peer's fault
-  after.set_complete();
-  done.wait();
-  exchange.expect_arrived();
-}
-
 void bytes_sent_counts_payload(Place& place) {
   const std::uint64_t before = place.comm.bytes_sent();
   Exchange exchange(place, 1, 1000);
   exchange.start().wait();
   place.comm.barrier("costs nothing").wait();
   expect_equal(place.comm.bytes_sent() - before, exchange.bytes_for_others());
-}
-
-void split_makes_communicators_of_equal_color_ordered_by_key(Place& place) {
-  Communicator& comm = place.comm;
-  const auto part = comm.split(comm.rank() % 2, -comm.rank());
-  std::vector<int> members;
-  for (int r = comm.size() - 1; r >= 0; --r)
-    if (r % 2 == comm.rank() % 2) members.push_back(r);
-  expect_equal(part->size(), static_cast<int>(members.size()));
-  expect_equal(members[index(part->rank())], comm.rank());
-  // Collectives of both cross each other.
-  Exchange wide(place, 1, 300), narrow(place, *part, 2, 300);
-  const Event a = wide.start(), b = narrow.start();
-  b.wait();
-  a.wait();
-  wide.expect_arrived();
-  narrow.expect_arrived();
-  const auto alone = part->split(part->rank(), 0);
-  expect_equal(alone->size(), 1);
-  alone->barrier("alone").wait();
 }
 
 void local_ranks_count_the_ranks_of_this_host(Place& place) {
@@ -433,37 +206,29 @@ void agree_keeps_the_kind_of_an_error(Place& place) {
   expect_agreed_kind<UserError>(comm, [] { throw UserError(std::string("broken")); });
 }
 
-#define BEHAVIOUR(name) \
-  Behaviour { #name, name }
-#define BEHAVIOUR_OF_HOSTS(name) \
-  Behaviour { #name, name, true }
-
 }  // namespace
 
 std::span<const Behaviour> behaviours() {
-  static const std::vector<Behaviour> all = {
-      BEHAVIOUR(all_to_all_delivers_pieces_of_awkward_sizes),
-      BEHAVIOUR(all_to_all_leaves_the_own_piece_alone),
-      BEHAVIOUR(all_gather_fills_one_array_in_place),
-      BEHAVIOUR(all_reduce_adds_the_contributions),
-      BEHAVIOUR(all_reduce_knows_its_types_and_operations),
-      BEHAVIOUR(a_non_finite_value_reaches_every_rank),
-      BEHAVIOUR(reduce_scatter_leaves_each_rank_its_part_of_the_sum_where_backends_sum),
-      BEHAVIOUR(broadcast_reaches_all_from_any_root),
-      BEHAVIOUR(a_barrier_lets_nobody_through_before_all_have_come),
-      BEHAVIOUR(many_collectives_in_flight_do_not_mix),
-      BEHAVIOUR(memory_is_read_only_after_its_event),
-      BEHAVIOUR(streams_of_the_device_wait_for_a_collective),
-      BEHAVIOUR(collectives_start_in_the_order_of_issue_whatever_completes_first),
-      BEHAVIOUR(a_collective_waits_for_its_event),
-      BEHAVIOUR(bytes_sent_counts_payload),
-      BEHAVIOUR(split_makes_communicators_of_equal_color_ordered_by_key),
-      BEHAVIOUR(local_ranks_count_the_ranks_of_this_host),
-      BEHAVIOUR_OF_HOSTS(strings_of_any_length_are_gathered_in_rank_order),
-      BEHAVIOUR_OF_HOSTS(agree_returns_each_rank_its_own_result),
-      BEHAVIOUR_OF_HOSTS(agree_throws_the_error_of_the_lowest_failing_rank_everywhere),
-      BEHAVIOUR_OF_HOSTS(agree_keeps_the_kind_of_an_error),
-  };
+  static const std::vector<Behaviour> all = [] {
+    std::vector<Behaviour> table = {
+        BEHAVIOUR(all_to_all_delivers_pieces_of_awkward_sizes),
+        BEHAVIOUR(all_to_all_leaves_the_own_piece_alone),
+        BEHAVIOUR(all_gather_fills_one_array_in_place),
+        BEHAVIOUR(all_reduce_adds_the_contributions),
+        BEHAVIOUR(all_reduce_knows_its_types_and_operations),
+        BEHAVIOUR(a_non_finite_value_reaches_every_rank),
+        BEHAVIOUR(reduce_scatter_leaves_each_rank_its_part_of_the_sum_where_backends_sum),
+        BEHAVIOUR(broadcast_reaches_all_from_any_root),
+        BEHAVIOUR(bytes_sent_counts_payload),
+        BEHAVIOUR(local_ranks_count_the_ranks_of_this_host),
+        BEHAVIOUR_OF_HOSTS(strings_of_any_length_are_gathered_in_rank_order),
+        BEHAVIOUR_OF_HOSTS(agree_returns_each_rank_its_own_result),
+        BEHAVIOUR_OF_HOSTS(agree_throws_the_error_of_the_lowest_failing_rank_everywhere),
+        BEHAVIOUR_OF_HOSTS(agree_keeps_the_kind_of_an_error),
+    };
+    std::ranges::copy(behaviours_of_order(), std::back_inserter(table));
+    return table;
+  }();
   return all;
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "tests/comm/place.hpp"
@@ -20,6 +21,12 @@ struct Behaviour {
 };
 
 std::span<const Behaviour> behaviours();
+std::vector<Behaviour> behaviours_of_order();  // those of order.cpp, which are among them
+
+#define BEHAVIOUR(name) \
+  Behaviour { #name, name }
+#define BEHAVIOUR_OF_HOSTS(name) \
+  Behaviour { #name, name, true }
 
 // A test of one: which, on how many ranks, and the seed of the ranks' delays (0: none).
 using Case = std::tuple<std::size_t, int, std::uint64_t>;

@@ -90,6 +90,7 @@ void run_two(Body&& body) {
     Place place(host, device);
     const auto data = place.array(std::vector<float>(100'000, 1.0f));
     const auto comm = nccl_communicator(host, device, deadline);
+    host.barrier("both are there").wait();
     body(*comm, data.bytes());
   });
 }
@@ -167,6 +168,7 @@ TEST(NcclCommunicator, closing_it_fails_what_is_still_under_way) {
     Place place(host, device);
     const auto data = place.array(std::vector<float>(10));
     auto comm = nccl_communicator(host, device, deadline);
+    host.barrier("both are there").wait();
     if (host.rank() == 0) {
       const Event lonely = comm->broadcast(data.bytes(), 1, "nobody else comes");
       comm.reset();
