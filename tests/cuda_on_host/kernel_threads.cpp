@@ -78,7 +78,7 @@ class Block {
   void switch_to(Thread& thread);
   void switch_back() { Fiber::switch_stacks(*running_->fiber, *scheduler_); }
   void become(Thread& thread);
-  Fiber& free_fiber();
+  Fiber& fiber_for(unsigned number);
   void open_block();
   bool open_warp(unsigned mask);
   void end_thread();
@@ -96,6 +96,7 @@ class Block {
   unsigned barriers_ = 0;
   // In turn: a thread that comes to the next barrier must not be ordered before those that have yet to leave this one.
   std::array<char, 2> tokens_{};
+  char begin_token_ = 0, end_token_ = 0;  // two, so that a thread that ends is not before one that begins
   Thread* running_ = nullptr;
   void (*kernel_)(const void*) = nullptr;
   const void* arguments_ = nullptr;
@@ -109,11 +110,15 @@ class Block {
 
 thread_local Block block_of_this_thread;
 
-Fiber& Block::free_fiber() {
-  if (free_.empty()) {
+// With identities a fiber is one thread's for all of the block, else the two would look like one.
+Fiber& Block::fiber_for(unsigned number) {
+  while (fibers_.size() <= number && (fibers_have_identities() || free_.empty())) {
     fibers_.push_back(std::make_unique<Fiber>(fiber_main));
-    free_.push_back(fibers_.back().get());
+    // Not by a fiber, later: growing is the allocator's business, which ThreadSanitizer sees.
+    free_.reserve(fibers_.capacity());
+    if (!fibers_have_identities()) free_.push_back(fibers_.back().get());
   }
+  if (fibers_have_identities()) return *fibers_[number];
   Fiber& fiber = *free_.back();
   free_.pop_back();
   return fiber;
@@ -202,11 +207,11 @@ void Block::end_thread() {
 void Block::run_threads_of_fiber() {
   Fiber::arrive(*scheduler_);
   while (true) {
-    order_after(this);
+    order_after(&begin_token_);
     if (fibers_have_identities()) site_->enter();
     kernel_(arguments_);
     if (fibers_have_identities()) site_->leave();
-    order_before(this);
+    order_before(&end_token_);
     end_thread();
     // Threads that never wait follow one another on one fiber, without a switch.
     Fiber* fiber = running_->fiber;
@@ -215,10 +220,10 @@ void Block::run_threads_of_fiber() {
       next.state = State::ready;
       next.fiber = fiber;
       become(next);
-    } else {
-      free_.push_back(fiber);
-      switch_back();
+      continue;
     }
+    if (!fibers_have_identities()) free_.push_back(fiber);
+    switch_back();
   }
 }
 
@@ -248,7 +253,7 @@ void Block::run() {
     warps_[i / warp_size].alive |= 1u << i % warp_size;
   }
   shuffle(order_);
-  order_before(this);
+  order_before(&begin_token_);
   while (alive_ > 0) {
     bool ran = false;
     for (unsigned begin = 0; begin < count; begin += warp_size) {
@@ -258,7 +263,7 @@ void Block::run() {
         for (unsigned i = begin; i < std::min(count, begin + warp_size); ++i) {
           Thread& thread = threads_[order_[i]];
           if (thread.state == State::waits_to_start) {
-            thread.fiber = &free_fiber();
+            thread.fiber = &fiber_for(thread.number);
             thread.state = State::ready;
             ++started_;
           }
@@ -270,7 +275,7 @@ void Block::run() {
     }
     if (!ran) report_deadlock();
   }
-  order_after(this);
+  order_after(&end_token_);
 }
 
 void Block::run_part(dim3 grid, dim3 size, std::size_t shared_bytes, void (*kernel)(const void*),

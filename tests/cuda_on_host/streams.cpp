@@ -51,16 +51,18 @@ void run(CUstream_st& stream) {
     acquire(operation.get());  // what the host did before its call
     site_of_this_thread = &operation->site;
     operation->site.enter();
-    {
+    if (operation->kind == Kind::work) {
       const DeviceMemoryOpen open;
-      if (broken() == cudaSuccess || !operation->counts) operation->run();
+      operation->run();
+    } else {
+      operation->run();
     }
     operation->site.leave();
     site_of_this_thread = nullptr;
     release(&stream.idle_token);
     const Hidden hidden;
     const std::lock_guard lock(stream.mutex);
-    if (operation->counts) --stream.pending;
+    if (operation->kind != Kind::marker) --stream.pending;
     operation.reset();
   }
 }
@@ -81,6 +83,10 @@ cudaError_t append(cudaStream_t handle, Work work, const CallSite& site) {
   if (in_host_function) return cudaErrorNotPermitted;
   if (broken() != cudaSuccess) return broken();
   cudaStream_t stream = resolve(handle);
+  // What comes after a failure does not run.
+  work = [work = std::move(work)] {
+    if (broken() == cudaSuccess) work();
+  };
   if (stream->graph) {
     add_node(stream, std::move(work), site);
     return cudaSuccess;
@@ -169,12 +175,12 @@ cudaStream_t resolve(cudaStream_t stream) {
   return own;
 }
 
-void push(cudaStream_t stream, Work work, const CallSite& site, bool counts) {
+void push(cudaStream_t stream, Work work, const CallSite& site, Kind kind) {
   const Hidden hidden;
-  auto operation = std::make_unique<Operation>(Operation{std::move(work), site, counts});
+  auto operation = std::make_unique<Operation>(Operation{std::move(work), site, kind});
   release(operation.get());
   const std::lock_guard lock(stream->mutex);
-  if (counts) ++stream->pending;
+  if (kind != Kind::marker) ++stream->pending;
   stream->queue.push_back(std::move(operation));
   stream->changed.notify_all();
 }
@@ -183,13 +189,14 @@ PointPtr record(cudaStream_t stream) {
   const Hidden hidden;
   auto point = std::make_shared<Point>();
   push(
-      stream, [point] { point->set(); }, {}, false);
+      stream, [point] { point->set(); }, {}, Kind::marker);
   return point;
 }
 
 void wait_for(cudaStream_t stream, PointPtr point) {
   const Hidden hidden;
-  push(stream, [point = std::move(point)] { point->wait(); }, {});
+  push(
+      stream, [point = std::move(point)] { point->wait(); }, {}, Kind::wait);
 }
 
 void run_on_two_threads(const std::function<void(int)>& work) {
@@ -200,7 +207,7 @@ void run_on_two_threads(const std::function<void(int)>& work) {
     if (stream->helper == nullptr) stream->helper = new_stream(cudaStreamNonBlocking, 0);
     done = std::make_shared<Point>();
     push(
-        stream->helper, [&work, done] { work(1), done->set(); }, *site_of_this_thread, false);
+        stream->helper, [&work, done] { work(1), done->set(); }, *site_of_this_thread);
   }
   work(0);
   done->wait();

@@ -53,10 +53,16 @@ struct GraphNode {
   bool signals = false;  // a node of another lane waits for it
 };
 
+enum class Kind {
+  work,    // may touch device memory
+  wait,    // for another stream
+  marker,  // is nothing to cudaStreamQuery
+};
+
 struct Operation {
   Work run;
   CallSite site;
-  bool counts = true;  // a marker is no work to cudaStreamQuery
+  Kind kind = Kind::work;
 };
 
 // The stream of the null handle, of the current device.
@@ -64,7 +70,7 @@ cudaStream_t resolve(cudaStream_t stream);
 cudaStream_t new_stream(unsigned flags, int priority);
 // Its thread ends when the queue is empty.
 void close(cudaStream_t stream);
-void push(cudaStream_t stream, Work work, const CallSite& site, bool counts = true);
+void push(cudaStream_t stream, Work work, const CallSite& site, Kind kind = Kind::work);
 PointPtr record(cudaStream_t stream);
 void wait_for(cudaStream_t stream, PointPtr point);
 
