@@ -25,6 +25,9 @@ std::vector<Case> cases() {
       {"grouped", packed(1, 7, 1, 64, true, 0), 33, 33, true},
       {"head size 80", packed(1, 2, 2, 80, true, 0), 67, 67, true},
       {"dropout", packed(2, 2, 1, 16, true, 0.25f), 19, 19, true},
+      {"large heads", packed(1, 1, 1, 256, true, 0), 35, 35, true},
+      {"grouped dropout both ways", packed(1, 7, 1, 8, false, 0.1f), 37, 37, true},
+      {"dropout in documents", packed(2, 2, 1, 16, true, 0.25f), 42, 42, true, {0, 7, 42, 51, 84, 84}},
       {"small dropout", packed(2, 2, 1, 4, true, 0.25f), 3, 3, true},
       {"documents", packed(2, 2, 2, 16, true, 0), 20, 20, true, {0, 7, 20, 31, 40, 40}},
       {"few documents", packed(2, 1, 1, 4, true, 0), 4, 4, true, {0, 3, 4, 8, 8}},
@@ -147,6 +150,9 @@ std::vector<Row> attention_rows() {
     rows.push_back(cached(2, 4, 2, 16, 1, 6, 9, type));
     rows.push_back(cached(2, 7, 1, 64, 3, 30, 40, type));
     rows.push_back(cached(1, 2, 1, 80, 1, 0, 1, type));
+    rows.push_back(cached(2, 7, 1, 64, 1, 300, 310, type));
+    rows.push_back(cached(1, 18, 2, 20, 1, 128, 129, type));
+    rows.push_back(cached(1, 2, 1, 256, 4, 66, 70, type));
   }
   return rows;
 }
