@@ -1,8 +1,8 @@
 #include "trainer/bench/comm.hpp"
 
 #include <algorithm>
-#include <functional>
 
+#include "core/error.hpp"
 #include "trainer/bench/measure.hpp"
 
 namespace muster {
@@ -26,20 +26,20 @@ class Collectives {
         own_(account_, MemoryKind::communication, piece * ranks_, machine.device().memory()),
         other_(account_, MemoryKind::communication, piece * ranks_, machine.device().memory()) {}
 
-  Event all_to_all(const Event& after) {
+  Event start(const std::string& collective, const Event& after) {
+    if (collective == "all_gather") return comm_.all_gather(pieces(own_), collective, after);
+    if (collective == "all_reduce")
+      return comm_.all_reduce({own_.data(), own_.bytes()}, ReduceType::f32, ReduceOp::sum, collective, after);
+    if (collective == "reduce_scatter") {
+      std::vector<std::span<float>> floats;
+      for (const std::span<std::byte> piece : pieces(own_))
+        floats.emplace_back(reinterpret_cast<float*>(piece.data()), piece.size() / sizeof(float));
+      return comm_.reduce_scatter(floats, collective, after);
+    }
+    check(collective == "all_to_all", "a collective that is measured");
     std::vector<std::span<const std::byte>> send;
     for (const std::span<std::byte> piece : pieces(own_)) send.emplace_back(piece);
-    return comm_.all_to_all(send, pieces(other_), "bench", after);
-  }
-  Event all_gather(const Event& after) { return comm_.all_gather(pieces(own_), "bench", after); }
-  Event reduce_scatter(const Event& after) {
-    std::vector<std::span<float>> floats;
-    for (const std::span<std::byte> piece : pieces(own_))
-      floats.emplace_back(reinterpret_cast<float*>(piece.data()), piece.size() / sizeof(float));
-    return comm_.reduce_scatter(floats, "bench", after);
-  }
-  Event all_reduce(const Event& after) {
-    return comm_.all_reduce({own_.data(), own_.bytes()}, ReduceType::f32, ReduceOp::sum, "bench", after);
+    return comm_.all_to_all(send, pieces(other_), collective, after);
   }
 
  private:
@@ -80,34 +80,29 @@ std::vector<std::uint64_t> collective_sizes() {
   return sizes;
 }
 
-std::vector<CollectiveSpeed> bench_comm(Communicator& comm, Machine& machine,
-                                        std::span<const std::uint64_t> sizes) {
-  using Start = std::function<Event(Collectives&, const Event&)>;
-  std::vector<std::pair<std::string, Start>> kinds = {{"all_to_all", &Collectives::all_to_all},
-                                                      {"all_gather", &Collectives::all_gather},
-                                                      {"all_reduce", &Collectives::all_reduce}};
-  if (comm.sums()) kinds.emplace_back("reduce_scatter", &Collectives::reduce_scatter);
+std::vector<std::string> collectives_of(const Communicator& comm) {
+  std::vector<std::string> names = {"all_to_all", "all_gather", "all_reduce"};
+  if (comm.sums()) names.emplace_back("reduce_scatter");
+  return names;
+}
 
-  std::vector<CollectiveSpeed> speeds;
+CollectiveSpeed measure_collective(Communicator& comm, Machine& machine, const std::string& collective,
+                                   std::uint64_t bytes) {
   const auto ranks = static_cast<std::uint64_t>(comm.size());
-  for (const auto& [name, start] : kinds)
-    for (const std::uint64_t size : sizes) {
-      const std::uint64_t piece = std::max(size / ranks / sizeof(float), std::uint64_t{1}) * sizeof(float);
-      Collectives collectives(comm, machine, piece);
-      const int length = row_length(size);
-      std::vector<double> seconds;
-      start(collectives, {}).wait();
-      for (int round = 0; round < rounds; ++round) {
-        comm.barrier("bench").wait();
-        const double begin = steady_seconds();
-        Event last;
-        for (int i = 0; i < length; ++i) last = start(collectives, last);
-        last.wait();
-        seconds.push_back((steady_seconds() - begin) / length);
-      }
-      speeds.push_back({name, comm.size(), piece * ranks, of_slowest_rank(comm, machine, median(seconds))});
-    }
-  return speeds;
+  const std::uint64_t piece = std::max(bytes / ranks / sizeof(float), std::uint64_t{1}) * sizeof(float);
+  Collectives collectives(comm, machine, piece);
+  const int length = row_length(bytes);
+  collectives.start(collective, {}).wait();
+  std::vector<double> seconds;
+  for (int round = 0; round < rounds; ++round) {
+    comm.barrier("bench").wait();
+    const double begin = steady_seconds();
+    Event last;
+    for (int i = 0; i < length; ++i) last = collectives.start(collective, last);
+    last.wait();
+    seconds.push_back((steady_seconds() - begin) / length);
+  }
+  return {collective, comm.size(), piece * ranks, of_slowest_rank(comm, machine, median(seconds))};
 }
 
 }  // namespace muster

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -28,9 +27,12 @@ struct CollectiveSpeed {
 // 1 KiB to 64 MiB, each four times the one before.
 std::vector<std::uint64_t> collective_sizes();
 
-// Collective; the same on all ranks. `comm` joins the ranks' devices. A size is rounded down so that every rank's
-// piece is as large, a whole number of floats.
-std::vector<CollectiveSpeed> bench_comm(Communicator& comm, Machine& machine,
-                                        std::span<const std::uint64_t> sizes);
+// "all_to_all", "all_gather", "all_reduce", and "reduce_scatter" where the communicator sums.
+std::vector<std::string> collectives_of(const Communicator& comm);
+
+// Collective; the same on all ranks: the median of several rows of collectives, each after the one before. `comm`
+// joins the ranks' devices. The size is rounded down so that every rank's piece is as large, a whole number of floats.
+CollectiveSpeed measure_collective(Communicator& comm, Machine& machine, const std::string& collective,
+                                   std::uint64_t bytes);
 
 }  // namespace muster

@@ -65,7 +65,7 @@ std::int64_t rows_of_tables(const Graph& graph, const Node& node) {
 // One kernel on several sets of tensors.
 class Lone {
  public:
-  Lone(const Plan& plan, const PlanStep& step, Machine& machine)
+  Lone(const Plan& plan, const PlanStep& step, Machine& machine, std::uint64_t cache_bytes)
       : plan_(plan),
         node_(plan.graph.nodes[static_cast<std::size_t>(step.node)]),
         step_(step),
@@ -78,8 +78,7 @@ class Lone {
     std::uint64_t set = 0;
     for (const auto& ids : {node_.inputs, node_.outputs})
       for (const ValueId id : ids) set += id ? Buffer::counted(plan.graph.type(id).bytes()) : 0;
-    const std::uint64_t sets =
-        std::max<std::uint64_t>(1, 4 * last_level_cache(machine.device()) / std::max<std::uint64_t>(set, 1));
+    const std::uint64_t sets = std::max<std::uint64_t>(1, 4 * cache_bytes / std::max<std::uint64_t>(set, 1));
     for (std::uint64_t i = 0; i < std::min<std::uint64_t>(sets, runs + 1); ++i) sets_.push_back(make_set());
     machine.stream().synchronize();
   }
@@ -162,10 +161,10 @@ std::string shapes_of(const Graph& graph, const Node& node) {
   return fmt::format("{} -> {}", fmt::join(list(node.inputs), " "), fmt::join(list(node.outputs), " "));
 }
 
-void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceilings& ceilings) {
+void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceilings& ceilings,
+                      std::uint64_t cache_bytes) {
   // Four times the cache in each space.
-  const std::int64_t elements =
-      static_cast<std::int64_t>(last_level_cache(machine.device())) / flat_block * flat_block;
+  const std::int64_t elements = static_cast<std::int64_t>(cache_bytes) / flat_block * flat_block;
   const auto count = static_cast<std::uint64_t>(elements);
   MemoryAccount account;
   const auto take = [&](std::uint64_t bytes) {
@@ -205,9 +204,11 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
 
 }  // namespace
 
-std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceilings& ceilings) {
+std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceilings& ceilings,
+                               std::uint64_t cache_bytes) {
   std::vector<OpSpeed> speeds;
   std::map<std::string, std::size_t> known;
+  CacheFlush flush(machine, cache_bytes);
   for (const PlanStep& step : plan.steps) {
     const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
     const std::string shapes = shapes_of(plan.graph, node);
@@ -229,12 +230,13 @@ std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceiling
     const Cost cost = node.op->cost(types(node.inputs), types(node.outputs));
     speed.flops = cost.matrix_flops;
     speed.bytes = cost.bytes;
-    Lone lone(plan, step, machine);
+    Lone lone(plan, step, machine, cache_bytes);
+    flush.append();
     speed.seconds = median(seconds_of_runs(machine.stream(), runs, [&] { lone.append(); }));
     set_share(speed, ceilings);
     speeds.push_back(speed);
   }
-  add_flat_kernels(speeds, machine, ceilings);
+  add_flat_kernels(speeds, machine, ceilings, cache_bytes);
   return speeds;
 }
 

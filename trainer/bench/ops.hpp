@@ -1,8 +1,8 @@
 // The speed of every op of a training plan by itself, and of the kernels over flat spaces, beside its ceiling: the
 // rate of matrix products that the device reaches, or the bandwidth of a copy, whichever limits it.
 //
-// An op runs on tensors of its own, in as many sets as fill four times the last level of cache, one after the other:
-// so each run reads memory and not what the one before left in the cache.
+// Each run of an op finds its tensors in memory and not in the cache: it has a set of its own, or so many sets take
+// turns that they fill the cache four times.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,9 @@ struct Ceilings {
   double bandwidth = 0;    // bytes/s
 };
 
-// Each distinct op and shape of the plan, in the order of its first call, then the flat kernels.
-std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceilings& ceilings);
+// Each distinct op and shape of the plan, in the order of its first call, then the flat kernels. `cache_bytes`: of the
+// last level.
+std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceilings& ceilings,
+                               std::uint64_t cache_bytes);
 
 }  // namespace muster

@@ -8,6 +8,7 @@
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "trainer/build_info.hpp"
+#include "trainer/commands/bench.hpp"
 #include "trainer/commands/checkpoint.hpp"
 #include "trainer/commands/evaluate.hpp"
 #include "trainer/commands/generate.hpp"
@@ -29,6 +30,7 @@ constexpr const char* guide = R"(muster trains GPT and Llama models on any numbe
   muster eval RUN                          loss, perplexity and bits per byte on held-out text
   muster generate RUN --prompt TEXT        let the model write
   muster checkpoint list RUN               the checkpoints of a run; verify RUN checks them
+  muster bench ops CONFIG                  how fast ops, steps and collectives are, and how they scale
 
 Each has --help with an example. A first run, in minutes: ./launch/quickstart
 )";
@@ -205,6 +207,45 @@ void add_checkpoint(Line& line) {
               });
 }
 
+void add_bench(Line& line) {
+  CLI::App* group = line.app.add_subcommand("bench", "Measure ops, the step, collectives, or scaling.");
+  group->require_subcommand(1);
+  group->footer("Example:\n  muster bench ops configs/gpt2-124m.toml");
+  const auto add_json = [](CLI::App& app, BenchOptions& o) { app.add_flag("--json", o.json, "print JSON"); };
+  const auto add_steps = [](CLI::App& app, BenchStepOptions& o) {
+    app.add_option("--steps", o.steps, "steps of which each figure is the median")
+        ->capture_default_str()
+        ->check(positive);
+  };
+  add_command(*group, line, "ops",
+              "Time each op of a training step, beside its ceiling. Any key: --KEY=VALUE.",
+              "muster bench ops configs/gpt2-124m.toml --run.device=cuda --train.micro_batch=8",
+              bench_ops_command, [&](CLI::App& app, BenchOptions& o) {
+                add_config(app, o.config);
+                add_json(app, o);
+              });
+  add_command(*group, line, "step", "Divide the time of a training step by op. Any key: --KEY=VALUE.",
+              "mpirun -n 2 muster bench step configs/gpt2-124m.toml --train.batch=16", bench_step_command,
+              [&](CLI::App& app, BenchStepOptions& o) {
+                add_config(app, o.config);
+                add_steps(app, o);
+                add_json(app, o);
+              });
+  add_command(*group, line, "comm", "Time collectives from 1 KiB to 64 MiB, told as nccl-tests do.",
+              "mpirun -n 4 muster bench comm --run.device=cuda", bench_comm_command, add_json);
+  add_command(*group, line, "scaling",
+              "Take the same step, and steps that grow, on 1 to all ranks. Any key: --KEY=VALUE.",
+              "mpirun -n 4 muster bench scaling configs/tiny.toml --output scaling\n\n"
+              "In a batch job: srun muster bench scaling ... in place of muster train (docs/cluster.md).",
+              bench_scaling_command, [&](CLI::App& app, BenchScalingOptions& o) {
+                add_config(app, o.config);
+                add_steps(app, o);
+                app.add_option("--output", o.output,
+                               "folder for scaling.csv; ./launch/plot-scaling draws it");
+                add_json(app, o);
+              });
+}
+
 // The command as it is spelt so far: "muster checkpoint list".
 std::string spelt(const CLI::App& app) {
   std::string name = app.get_name();
@@ -234,11 +275,13 @@ Command read_command_line(std::vector<std::string> arguments) {
   line->overrides = take_overrides(arguments);
   line->app.set_version_flag("--version", "muster " + version());
   line->app.require_subcommand(1);
-  for (const auto add : {add_prepare, add_train, add_plan, add_evaluate, add_generate, add_checkpoint})
+  for (const auto add :
+       {add_prepare, add_train, add_plan, add_evaluate, add_generate, add_checkpoint, add_bench})
     add(*line);
   if (!arguments.empty()) refuse_unknown_command(line->app, arguments.front());
-  if (arguments.size() > 1 && arguments.front() == "checkpoint")
-    refuse_unknown_command(*line->app.get_subcommand("checkpoint"), arguments[1]);
+  for (const char* group : {"checkpoint", "bench"})
+    if (arguments.size() > 1 && arguments.front() == group)
+      refuse_unknown_command(*line->app.get_subcommand(group), arguments[1]);
   std::ranges::reverse(arguments);  // as CLI11 takes them
   try {
     line->app.parse(std::move(arguments));

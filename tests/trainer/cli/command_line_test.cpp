@@ -28,7 +28,7 @@ std::string refusal_of(const std::vector<std::string>& arguments) {
 
 TEST(CommandLine, alone_it_prints_a_guide_to_every_command) {
   const std::string text = output_of({});
-  for (const char* command : {"prepare", "plan", "train", "eval", "generate", "checkpoint"}) {
+  for (const char* command : {"prepare", "plan", "train", "eval", "generate", "checkpoint", "bench"}) {
     EXPECT_NE(text.find(std::string("muster ") + command), std::string::npos) << command;
   }
 }
@@ -41,7 +41,12 @@ TEST(CommandLine, the_help_of_each_command_teaches_with_an_example) {
                                                           {"generate"},
                                                           {"checkpoint"},
                                                           {"checkpoint", "list"},
-                                                          {"checkpoint", "verify"}};
+                                                          {"checkpoint", "verify"},
+                                                          {"bench"},
+                                                          {"bench", "ops"},
+                                                          {"bench", "step"},
+                                                          {"bench", "comm"},
+                                                          {"bench", "scaling"}};
   for (std::vector<std::string> words : commands) {
     std::string spelt = "muster";
     for (const std::string& word : words) spelt += " " + word;
@@ -63,6 +68,7 @@ TEST(CommandLine, tells_its_version) { EXPECT_EQ(output_of({"--version"}), "must
 TEST(CommandLine, a_misspelt_command_is_refused_with_the_nearest) {
   EXPECT_EQ(refusal_of({"trian", "a.toml"}), "unknown command trian; did you mean train?");
   EXPECT_EQ(refusal_of({"checkpoint", "lst", "run"}), "unknown command lst; did you mean list?");
+  EXPECT_EQ(refusal_of({"bench", "com"}), "unknown command com; did you mean comm?");
 }
 
 TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
@@ -72,6 +78,11 @@ TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
       {"plan", "a.toml", "--ranks", "0"},
       {"plan", "a.toml", "--ranks", "two"},
       {"plan", "a.toml", "--jsn"},
+      {"plan", "a.toml", "--on", "h20"},
+      {"plan", "a.toml", "--ranks-per-node", "0"},
+      {"bench"},
+      {"bench", "ops"},
+      {"bench", "step", "a.toml", "--steps", "0"},
       {"generate", "run", "--top-p", "1.5"},
       {"eval", "run", "extra"},
       {"checkpoint"},
@@ -91,6 +102,9 @@ TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
 TEST(CommandLine, keys_are_taken_by_the_commands_that_read_a_configuration) {
   EXPECT_EQ(refusal_of({"train", "a.toml", "--train.steps=5", "--run.fresh"}), "");
   EXPECT_EQ(refusal_of({"plan", "--model.layers", "2", "a.toml", "--ranks", "4", "--json"}), "");
+  EXPECT_EQ(refusal_of({"plan", "a.toml", "--on", "h100", "--ranks", "16", "--ranks-per-node", "4"}), "");
+  EXPECT_EQ(refusal_of({"bench", "scaling", "a.toml", "--train.batch=64", "--output", "scaling"}), "");
+  EXPECT_EQ(refusal_of({"bench", "comm", "--run.device=cpu", "--json"}), "");
   EXPECT_NE(
       refusal_of({"prepare", "a", "--output", "b", "--train.steps=5"}).find("--train.steps has no meaning"),
       std::string::npos);

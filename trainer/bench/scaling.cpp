@@ -1,0 +1,120 @@
+#include "trainer/bench/scaling.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <memory>
+#include <span>
+
+#include "comm/agree.hpp"
+#include "trainer/bench/comm.hpp"
+#include "trainer/bench/measure.hpp"
+#include "trainer/bench/step.hpp"
+#include "trainer/run/rank_machine.hpp"
+
+namespace muster {
+namespace {
+
+double mean_of_ranks(Communicator& comm, double value) {
+  comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum,
+                  "mean of the ranks")
+      .wait();
+  return value / comm.size();
+}
+
+// Of what carries gradients and parameters among these ranks: a small exchange, and one as large as a bucket.
+Link measure_link(Communicator& comm, Machine& machine) {
+  constexpr std::uint64_t small = 1 << 10, large = 16 << 20;
+  Link link;
+  double seconds = 0;
+  const std::string reduction = comm.sums() ? "reduce_scatter" : "all_to_all";
+  for (const std::string& collective : {reduction, std::string("all_gather")}) {
+    link.latency += measure_collective(comm, machine, collective, small).seconds / 2;
+    seconds += measure_collective(comm, machine, collective, large).seconds / 2;
+  }
+  const double sent = static_cast<double>(large) * (comm.size() - 1) / comm.size();
+  link.bandwidth = sent / std::max(seconds - link.latency, 1e-9);
+  return link;
+}
+
+bool divides(const Config& config, int ranks) {
+  try {
+    make_run_plan(config, ranks, 0, 1, 0);
+    return true;
+  } catch (const UserError&) {
+    return false;
+  }
+}
+
+ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& account, int steps) {
+  RankMachine rank(config, comm, account);
+  Machine& machine = rank.machine();
+  DeviceModel device;
+  if (const auto known = model_of_gpu(machine.device().name(), config.run.precision))
+    device.peak = known->peak;
+  device.kind = machine.device().kind();
+  device.bandwidth = measure_copy_bandwidth(machine);
+  if (comm.size() > 1) device.within_node = measure_link(rank.ranks().device, machine);
+
+  SyntheticRun run(config, rank.ranks(), machine);
+  const StepTable table = bench_step(run, steps);
+  const PlanTimes times{table.plan_seconds, table.plan_seconds};
+  const StepPrediction predicted = predict_step(device, comm.size(), config, run.plan(), times);
+
+  return {mean_of_ranks(comm, table.seconds), mean_of_ranks(comm, table.exposed),
+          mean_of_ranks(comm, predicted.seconds), mean_of_ranks(comm, predicted.exposed)};
+}
+
+}  // namespace
+
+std::vector<int> scaling_counts(int ranks) {
+  std::vector<int> counts;
+  for (int n = 1; n <= std::min(ranks, 8); ++n) counts.push_back(n);
+  for (int n = 16; n <= ranks; n *= 2) counts.push_back(n);
+  if (counts.back() != ranks) counts.push_back(ranks);
+  return counts;
+}
+
+std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world, MemoryAccount& account,
+                                      int steps) {
+  std::vector<ScalingRow> rows;
+  double alone = 0;  // tokens/s of one rank; a batch that it cannot take has no efficiency
+  for (const char* mode : {"strong", "weak"}) {
+    for (const int ranks : scaling_counts(world.size())) {
+      Config scaled = config;
+      if (mode == std::string_view("weak")) scaled.train.batch *= ranks;
+      if (!divides(scaled, ranks)) continue;
+      if (ranks == 1 && !rows.empty()) {  // the same step as before
+        rows.push_back(rows.front());
+        rows.back().mode = mode;
+        continue;
+      }
+      const bool takes_part = world.rank() < ranks;
+      const std::unique_ptr<Communicator> comm = world.split(takes_part ? 0 : 1, world.rank());
+      ScalingFigures figures;
+      if (takes_part) figures = measure(scaled, *comm, account, steps);
+      world
+          .broadcast(std::as_writable_bytes(std::span(&figures, 1)), 0, "figures of " + std::to_string(ranks))
+          .wait();
+      ScalingRow row{mode, ranks, scaled.train.batch, figures};
+      row.tokens_per_s =
+          static_cast<double>(scaled.train.batch * scaled.train.sequence) / figures.step_seconds;
+      if (ranks == 1) alone = row.tokens_per_s;
+      row.efficiency = alone > 0 ? row.tokens_per_s / (alone * ranks) : 0;
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+std::string scaling_csv(const std::vector<ScalingRow>& rows) {
+  std::string text =
+      "mode,ranks,batch,step_seconds,tokens_per_s,efficiency,exposed_seconds,predicted_step_seconds,"
+      "predicted_exposed_seconds\n";
+  for (const ScalingRow& row : rows)
+    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.4f},{:.6g},{:.6g},{:.6g}\n", row.mode, row.ranks,
+                        row.batch, row.figures.step_seconds, row.tokens_per_s, row.efficiency,
+                        row.figures.exposed, row.figures.predicted_seconds, row.figures.predicted_exposed);
+  return text;
+}
+
+}  // namespace muster

@@ -1,0 +1,51 @@
+#include "trainer/bench/step.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+
+#include "trainer/bench/measure.hpp"
+
+namespace muster {
+
+StepTable bench_step(SyntheticRun& run, int steps) {
+  run.run(2);  // libraries choose their algorithms, graphs are recorded
+  std::vector<double> seconds, exposed, timed;
+  for (const StepSample& sample : run.run(steps)) {
+    seconds.push_back(sample.seconds);
+    exposed.push_back(sample.exposed);
+  }
+  const Plan& plan = run.plan().training;
+  std::vector<std::vector<double>> by_step(plan.steps.size());
+  for (int i = 0; i < steps; ++i) {
+    const SyntheticRun::Timed sample = run.run_timed();
+    timed.push_back(sample.step.seconds);
+    for (std::size_t s = 0; s < by_step.size(); ++s) by_step[s].push_back(sample.plan_seconds[s]);
+  }
+
+  StepTable table;
+  table.seconds = median(seconds);
+  table.exposed = median(exposed);
+  table.timed_seconds = median(timed);
+  const LeafRange leaves = run.plan().leaves[static_cast<std::size_t>(run.plan().rank)];
+  const std::int64_t micro_batches =
+      (leaves.end - leaves.begin) * run.plan().division.micro_batches_per_leaf();
+  std::map<std::string, OpShare> shares;
+  for (std::size_t s = 0; s < by_step.size(); ++s) {
+    table.plan_seconds.push_back(median(by_step[s]));
+    const Node& node = plan.graph.nodes[static_cast<std::size_t>(plan.steps[s].node)];
+    OpShare& share = shares[std::string(node.op->name())];
+    share.name = node.op->name();
+    share.calls += micro_batches;
+    share.seconds += static_cast<double>(micro_batches) * table.plan_seconds.back();
+  }
+  table.rest = table.timed_seconds;
+  for (const auto& [name, share] : shares) {
+    table.rows.push_back(share);
+    table.rest -= share.seconds;
+  }
+  std::ranges::stable_sort(table.rows, std::greater(), &OpShare::seconds);
+  return table;
+}
+
+}  // namespace muster

@@ -1,0 +1,93 @@
+#include "trainer/bench/synthetic_run.hpp"
+
+#include <algorithm>
+
+#include "comm/agree.hpp"
+#include "core/parallel.hpp"
+#include "trainer/plan/host_memory.hpp"
+
+namespace muster {
+namespace {
+
+// Any tokens, each sample a document.
+void fill(const Config& config, std::int64_t first_slot, std::int64_t count, Batch& batch) {
+  const std::int64_t length = config.train.sequence;
+  const auto token = [&](std::int64_t at) {
+    return static_cast<std::int32_t>((first_slot * length + at) * 2654435761u %
+                                     static_cast<std::uint64_t>(config.model.vocabulary));
+  };
+  std::ranges::fill(batch.document_starts, static_cast<std::int32_t>(count * length));
+  for (std::int64_t at = 0; at < count * length; ++at) {
+    const auto i = static_cast<std::size_t>(at);
+    batch.tokens[i] = token(at);
+    batch.targets[i] = token(at + 1);
+    batch.positions[i] = static_cast<std::int32_t>(at % length);
+    if (at % length == 0)
+      batch.document_starts[static_cast<std::size_t>(at / length)] = static_cast<std::int32_t>(at);
+  }
+  batch.valid_targets = count * length;
+  batch.merged_documents = 0;
+}
+
+}  // namespace
+
+SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
+    : config_(config),
+      machine_(machine),
+      plan_(make_plan_or_refuse(ranks)),
+      prefetch_(
+          loader_options(config_, Split::train),
+          [this](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config_, slot, count, batch); },
+          machine.host_account(), prefetch_depth, config_.train.micro_batch, machine.device().staging()),
+      state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
+      watchdog_(ranks.host, config_.run.watchdog),
+      step_(config_, plan_, state_, ranks, progress_) {
+  state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
+  state_.refresh_compute({0, plan_.training.space.elements});
+}
+
+RunPlan SyntheticRun::make_plan_or_refuse(const Ranks& ranks) {
+  return agree(ranks.host, "planning", [&] {
+    RunPlan plan = make_run_plan(
+        config_, ranks.host.size(), ranks.host.rank(), thread_count(),
+        Prefetch::memory(loader_options(config_, Split::train), prefetch_depth, config_.train.micro_batch),
+        machine_.device().kind(), ranks.device.sums());
+    refuse_if_too_large(plan.memory, machine_.device().available_bytes(),
+                        machine_.is_cpu() ? ranks.host.local_size() : 1);
+    return plan;
+  });
+}
+
+void SyntheticRun::start(std::vector<StepTimes>* times) {
+  step_.request(prefetch_, started_++);
+  step_.start(prefetch_, config_.optimizer.lr, false, times);
+}
+
+std::vector<StepSample> SyntheticRun::run(int steps) {
+  const std::size_t ahead = machine_.is_cpu() ? 1 : TrainingStep::most_pending;
+  std::vector<StepSample> samples;
+  double before = steady_seconds();
+  for (int begun = 0; static_cast<int>(samples.size()) < steps;) {
+    for (; begun < steps && step_.pending() < ahead; ++begun) start();
+    const StepResult result = step_.finish(progress_);
+    const double now = steady_seconds();
+    samples.push_back({now - before, 1e-3 * result.wait_comm_ms});
+    before = now;
+  }
+  return samples;
+}
+
+SyntheticRun::Timed SyntheticRun::run_timed() {
+  Timed timed;
+  std::vector<StepTimes> times;
+  const double before = steady_seconds();
+  start(&times);
+  const StepResult result = step_.finish(progress_);
+  timed.step = {steady_seconds() - before, 1e-3 * result.wait_comm_ms};
+  machine_.stream().synchronize();
+  timed.plan_seconds.resize(plan_.training.steps.size());
+  for (const StepTimes& time : times) timed.plan_seconds[time.step] = time.end() - time.begin();
+  return timed;
+}
+
+}  // namespace muster

@@ -1,0 +1,50 @@
+// A training run on made-up tokens: its steps are those of any run, its losses mean nothing.
+#pragma once
+
+#include <vector>
+
+#include "comm/watchdog.hpp"
+#include "data/prefetch.hpp"
+#include "trainer/step/model_state.hpp"
+#include "trainer/step/training_step.hpp"
+
+namespace muster {
+
+struct StepSample {
+  double seconds = 0;  // from the end of the step before
+  double exposed = 0;  // of these, waiting for other ranks
+};
+
+class SyntheticRun {
+ public:
+  // Collective. Throws UserError, the same on all ranks, when the run does not fit the memory.
+  SyntheticRun(const Config& config, Ranks ranks, Machine& machine);
+
+  const RunPlan& plan() const { return plan_; }
+
+  // Takes steps as a training run does: on GPUs the host is one ahead.
+  std::vector<StepSample> run(int steps);
+
+  struct Timed {
+    StepSample step;
+    std::vector<double> plan_seconds;  // of each step of the plan, in the last micro-batch
+  };
+  // Takes one step kernel by kernel.
+  Timed run_timed();
+
+ private:
+  RunPlan make_plan_or_refuse(const Ranks& ranks);
+  void start(std::vector<StepTimes>* times = nullptr);
+
+  const Config config_;
+  Machine& machine_;
+  RunPlan plan_;
+  Prefetch prefetch_;
+  ModelState state_;
+  Watchdog watchdog_;
+  Progress progress_;
+  TrainingStep step_;
+  std::int64_t started_ = 0;
+};
+
+}  // namespace muster
