@@ -112,7 +112,7 @@ thread_local Block block_of_this_thread;
 
 // With identities a fiber is one thread's for all of the block, else the two would look like one.
 Fiber& Block::fiber_for(unsigned number) {
-  while (fibers_.size() <= number && (fibers_have_identities() || free_.empty())) {
+  while (fibers_have_identities() ? fibers_.size() <= number : free_.empty()) {
     fibers_.push_back(std::make_unique<Fiber>(fiber_main));
     // Not by a fiber, later: growing is the allocator's business, which ThreadSanitizer sees.
     free_.reserve(fibers_.capacity());
