@@ -205,9 +205,9 @@ void run_on_two_threads(const std::function<void(int)>& work) {
   {
     const Hidden hidden;
     if (stream->helper == nullptr) stream->helper = new_stream(cudaStreamNonBlocking, 0);
-    done = std::make_shared<Point>();
     push(
-        stream->helper, [&work, done] { work(1), done->set(); }, *site_of_this_thread);
+        stream->helper, [&work] { work(1); }, *site_of_this_thread);
+    done = record(stream->helper);
   }
   work(0);
   done->wait();
