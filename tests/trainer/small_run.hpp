@@ -12,7 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "comm/nccl.hpp"
+#include "comm/staged.hpp"
 #include "comm/threads/ranks.hpp"
+#include "core/device.hpp"
 #include "core/hash.hpp"
 #include "core/parallel.hpp"
 #include "core/philox.hpp"
@@ -79,6 +82,9 @@ struct Disturbance {
   std::uint64_t delays = 0;  // seeds random pauses of the communicator and of the compute stream
   std::chrono::milliseconds late{0};
   bool drop_waits = false;  // of the compute stream
+  DeviceKind device = DeviceKind::cpu;
+  // On a GPU instead of its compute stream.
+  std::function<std::unique_ptr<Stream>(std::unique_ptr<Stream>)> wrap = {};
   bool may_diverge = false;
   // Called on each rank before each step.
   std::function<void(int rank, std::int64_t step, const RunPlan&, ModelState&)> before_step = {};
@@ -126,6 +132,13 @@ class Tensors {
   std::map<std::string, std::vector<float>> values_;
 };
 
+// As trainer/run/rank_machine.hpp joins them: by NCCL where every rank has a GPU.
+inline std::unique_ptr<Communicator> join_devices(Communicator& comm, Machine& machine,
+                                                  MemoryAccount& account) {
+  if (cuda_device_count() >= comm.size()) return nccl_communicator(comm, machine.device(), 60);
+  return staged_communicator(comm, machine.device(), account, 4 << 20);
+}
+
 inline Outcome train(const Config& config, int ranks, const Disturbance& disturbance = {}) {
   Outcome outcome;
   Tensors tensors;
@@ -135,13 +148,20 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         const int rank = direct.rank();
         set_thread_count(disturbance.threads);
         MemoryAccount account;
-        const RunPlan plan = make_run_plan(config, ranks, rank, disturbance.threads, 0);
         std::unique_ptr<Stream> stream = std::make_unique<InlineStream>();
         if (disturbance.delays > 0)
           stream = std::make_unique<shaken::DelayedStream>(
               disturbance.delays + static_cast<std::uint64_t>(rank), disturbance.threads);
+        const bool cuda = disturbance.device == DeviceKind::cuda;
+        std::unique_ptr<Device> device = cuda ? cuda_device(rank % cuda_device_count()) : cpu_device();
+        if (cuda) stream = device->make_stream(StreamPriority::normal);
+        if (disturbance.wrap) stream = disturbance.wrap(std::move(stream));
         if (disturbance.drop_waits) stream = std::make_unique<shaken::StreamWithoutWaits>(std::move(stream));
-        Machine machine(cpu_device(), account, std::move(stream));
+        Machine machine(std::move(device), account, std::move(stream));
+        const std::unique_ptr<Communicator> of_devices =
+            cuda && ranks > 1 ? join_devices(direct, machine, account) : nullptr;
+        const RunPlan plan = make_run_plan(config, ranks, rank, disturbance.threads, 0, disturbance.device,
+                                           of_devices && of_devices->sums());
         ModelState state(plan, config, machine);
         shaken::LateCommunicator late(direct, disturbance.late);
         Communicator& comm = disturbance.late.count() > 0 ? static_cast<Communicator&>(late) : direct;
@@ -156,9 +176,9 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
               else
                 fill(config, slot, count, batch);
             },
-            account, prefetch_depth, config.train.micro_batch);
+            account, prefetch_depth, config.train.micro_batch, machine.device().staging());
         Progress progress;
-        TrainingStep training(config, plan, state, {comm, comm}, progress);
+        TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
         for (std::int64_t step = 0; step < config.train.steps; ++step) {
           if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
           training.request(prefetch, step);
@@ -171,7 +191,9 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         machine.stream().synchronize();
         late.drain();
         if (!disturbance.may_diverge) check_replicas(state, direct);
-        tensors.add(slices(plan, state, {}));
+        const Buffer copy(account, MemoryKind::checkpoint, snapshot_bytes(plan, disturbance.device),
+                          machine.device().staging());
+        tensors.add(slices(plan, state, copy));
         if (rank == 0) outcome.progress = progress;
         direct.barrier("end").wait();
       },

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <memory>
 #include <system_error>
 #include <vector>
 
@@ -25,9 +27,9 @@ namespace {
 // A product as large as those of a Transformer's layers, on data that is not all zeros: zeros run faster.
 class Product {
  public:
-  Product(Precision precision, Machine& machine)
+  Product(Precision precision, std::int64_t size, Machine& machine)
       : machine_(machine),
-        size_(machine.is_cpu() ? 1024 : 8192),
+        size_(size),
         type_{{size_, size_}, precision == Precision::bf16 ? DType::bf16 : DType::f32},
         kernel_(machine.backend().kernels.at(op_.name())),
         x_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()),
@@ -66,9 +68,9 @@ class Product {
     });
     const auto end = machine_.stream().timestamp();
     machine_.stream().synchronize();
-    const auto n = static_cast<double>(size_);
-    return 2 * n * n * n / (end() - begin());
+    return flops() / (end() - begin());
   }
+  double flops() const { return 2.0 * std::pow(static_cast<double>(size_), 3); }
 
  private:
   Machine& machine_;
@@ -109,16 +111,26 @@ double best_so_far(const std::filesystem::path& file, double measured) {
   return measured;
 }
 
+// Large products are faster, up to a size that depends on the device.
+std::unique_ptr<Product> long_enough(Precision precision, Machine& machine) {
+  constexpr std::int64_t smallest = 512, largest = 8192;
+  for (std::int64_t size = smallest;; size *= 2) {
+    auto product = std::make_unique<Product>(precision, size, machine);
+    double flops = 0;
+    for (int run = 0; run < 3; ++run) flops = std::max(flops, product->run());
+    if (size == largest || product->flops() / flops > 5e-3) return product;
+  }
+}
+
 }  // namespace
 
 double measure_matrix_peak(Precision precision, Communicator& comm, Machine& machine) {
   using Clock = std::chrono::steady_clock;
-  Product product(precision, machine);
-  product.run();
+  const std::unique_ptr<Product> product = long_enough(precision, machine);
   comm.barrier("measuring the matrix peak").wait();
   double best = 0;
   const auto end = Clock::now() + std::chrono::milliseconds(300);
-  do best = std::max(best, product.run());
+  do best = std::max(best, product->run());
   while (Clock::now() < end);
   // The least of all ranks, then the best that it ever was.
   double negated = -best;

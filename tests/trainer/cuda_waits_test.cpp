@@ -1,0 +1,110 @@
+// Every wait of a training step on GPUs is needed: ThreadSanitizer, watching the stand-in of tests/cuda_on_host, sees
+// a race when any single one is left out. The run without one is a process of its own, because it races.
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <sys/wait.h>
+
+#include "tests/trainer/small_run.hpp"
+
+namespace muster {
+namespace {
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool under_thread_sanitizer = true;
+#else
+constexpr bool under_thread_sanitizer = false;
+#endif
+
+// Forgets one wait, or one point that others would wait for.
+class ForgetfulStream final : public Stream {
+ public:
+  ForgetfulStream(std::unique_ptr<Stream> stream, int forgotten_wait, int forgotten_point)
+      : stream_(std::move(stream)), wait_(forgotten_wait), point_(forgotten_point) {}
+  ~ForgetfulStream() override { std::fprintf(stderr, "waits %d points %d\n", waits_, points_); }
+
+  void enqueue(Work work) override { stream_->enqueue(std::move(work)); }
+  void copy(void* to, const void* from, std::size_t bytes) override { stream_->copy(to, from, bytes); }
+  void wait(const Event& event) override {
+    if (event.point() == nullptr) return;
+    if (waits_++ != wait_) stream_->wait(event);
+  }
+  Event record() override { return points_++ == point_ ? Event() : stream_->record(); }
+  std::function<double()> timestamp() override { return stream_->timestamp(); }
+  std::shared_ptr<Recording> capture(const std::function<void()>& append) override {
+    return stream_->capture(append);
+  }
+  void replay(const Recording& recording) override { stream_->replay(recording); }
+
+ private:
+  std::unique_ptr<Stream> stream_;
+  int wait_, point_;
+  int waits_ = 0, points_ = 0;
+};
+
+Config config() {
+  Config config = small_run::config();
+  config.train.steps = 3;
+  config.train.batch = config.train.shards = 4;
+  config.model.layers = 1;
+  return config;
+}
+
+int number(const char* variable) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? -1 : std::atoi(text);
+}
+
+// Started by the test below.
+TEST(CudaWaits, DISABLED_one_is_forgotten) {
+  const int wait = number("MUSTER_TEST_FORGET_WAIT"), point = number("MUSTER_TEST_FORGET_POINT");
+  small_run::train(
+      config(), 2,
+      {.may_diverge = true, .device = DeviceKind::cuda, .wrap = [&](std::unique_ptr<Stream> stream) {
+         return std::make_unique<ForgetfulStream>(std::move(stream), wait, point);
+       }});
+}
+
+struct Run {
+  bool raced = false;
+  int waits = 0, points = 0;
+};
+
+Run run_without(const std::string& what) {
+  const std::string command = what +
+                              " CUDA_ON_HOST_DEVICES=2"
+                              " TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=0 /proc/" +
+                              std::to_string(getpid()) +
+                              "/exe --gtest_also_run_disabled_tests "
+                              "--gtest_filter=CudaWaits.DISABLED_one_is_forgotten 2>&1";
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
+  Run run;
+  std::array<char, 512> line;
+  while (std::fgets(line.data(), line.size(), pipe.get()) != nullptr) {
+    const std::string text(line.data());
+    if (text.find("WARNING: ThreadSanitizer: data race") != std::string::npos) run.raced = true;
+    std::sscanf(line.data(), "waits %d points %d", &run.waits, &run.points);
+  }
+  return run;
+}
+
+TEST(CudaWaits, are_all_needed) {
+  if (!under_thread_sanitizer || cuda_device_count() == 0)
+    GTEST_SKIP() << "needs ThreadSanitizer and the stand-in";
+  const Run whole = run_without("");
+  EXPECT_FALSE(whole.raced);
+  ASSERT_GT(whole.waits, 0);
+  ASSERT_GT(whole.points, 0);
+  // Those of the second of three steps: the first has nothing before it, the last nothing behind.
+  for (int i = whole.waits / 3; i < 2 * whole.waits / 3; ++i)
+    EXPECT_TRUE(run_without("MUSTER_TEST_FORGET_WAIT=" + std::to_string(i)).raced) << "wait " << i;
+  for (int i = whole.points / 3; i < 2 * whole.points / 3; ++i)
+    EXPECT_TRUE(run_without("MUSTER_TEST_FORGET_POINT=" + std::to_string(i)).raced) << "point " << i;
+}
+
+}  // namespace
+}  // namespace muster
