@@ -1,5 +1,6 @@
-// Attention forward: a tile of queries meets the keys it may see, 32 at a time, with a running maximum and sum
-// of each row (Milakov, Gimelshein 2018, "Online normalizer calculation for softmax").
+// Attention forward in f32, and in bf16 for heads that are too large for tensor cores: a tile of queries
+// meets the keys it may see, 32 at a time, with a running maximum and sum of each row (Milakov, Gimelshein
+// 2018, "Online normalizer calculation for softmax").
 //
 // FLOPs: 4 B H D for each pair of a query and a key that meet, on the FMA units, and 2 for each pair that a
 // tile holds in vain. Bytes: q and o once; k and v once for each tile of 64 queries (32 for heads beyond

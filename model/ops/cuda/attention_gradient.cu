@@ -1,11 +1,11 @@
-// Attention backward: probabilities are computed again from lse; no sum is shared between blocks, so that it
-// has the same bits every time.
+// Attention backward in f32, and in bf16 for heads that are too large for tensor cores: probabilities are
+// computed again from lse; no sum is shared between blocks, so that it has the same bits every time.
 //
 // Two kernels: a tile of queries meets its keys and gives delta and dq; a tile of keys meets the queries that
 // may see it, of all heads of its group in their order, and gives dk and dv. Both compute scores and do . v:
 // 7 products instead of 5, 14 B H D FLOPs for each pair of a query and a key, in place of partial sums in
-// memory. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and v
-// once, and q and do once for each tile of keys. Tiles have 64 rows, 32 for heads beyond 64.
+// memory. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and
+// v once, and q and do once for each tile of keys. Tiles have 64 rows, 32 for heads beyond 64.
 #include "model/ops/cuda/attention_gradient.cuh"
 #include "model/ops/cuda/attention_tensor_tiles.cuh"
 #include "model/ops/cuda/attention_tiles.cuh"
