@@ -2,8 +2,8 @@
 // meets the keys it may see, 32 at a time, with a running maximum and sum of each row (Milakov, Gimelshein
 // 2018, "Online normalizer calculation for softmax").
 //
-// FLOPs: 4 B H D for each pair of a query and a key that meet, on the FMA units, and 2 for each pair that a
-// tile holds in vain. Bytes: q and o once; k and v once for each tile of 64 queries (32 for heads beyond
+// FLOPs: 4 B H D for each pair of a query and a key that meet, and as many for pairs that a tile holds in
+// vain, on the FMA units. Bytes: q and o once; k and v once for each tile of 64 queries (32 for heads beyond
 // 128), mostly from L2. A block is a tile of queries of one head; those that see most keys start first.
 #include "model/ops/cuda/attention_forward.cuh"
 #include "model/ops/cuda/attention_tensor_tiles.cuh"
