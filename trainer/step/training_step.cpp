@@ -13,6 +13,7 @@ TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState
       plan_(plan),
       machine_(state.machine),
       ranks_(ranks),
+      waits_(machine_.stream()),
       reports_(machine_.take(MemoryKind::communication,
                              static_cast<std::uint64_t>(plan.division.leaves) * sizeof(LeafReport))),
       outcome_(machine_.take(MemoryKind::communication, sizeof(StepOutcome))),
@@ -69,6 +70,7 @@ void TrainingStep::start(Prefetch& prefetch, double lr, bool stop, std::vector<S
   pending.known = stream.record();
   pending.failure = backward_.failure();
   pending.wait_data_ms = backward_.wait_data_ms();
+  pending.waited_for_ranks = waits_.take();
   pending_.push_back(std::move(pending));
   ++started_;
 }
@@ -91,7 +93,7 @@ StepResult TrainingStep::finish(Progress& progress) {
   result.clipped = outcome.clipped != 0;
   result.stop = outcome.stop != 0;
   result.wait_data_ms = pending.wait_data_ms;
-  result.wait_comm_ms = waits_.take_ms();
+  result.wait_comm_ms = 1e3 * pending.waited_for_ranks();
   return result;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -79,6 +80,7 @@ class TrainingStep {
     Event known;
     std::exception_ptr failure;
     double wait_data_ms = 0;
+    std::function<double()> waited_for_ranks;  // seconds
   };
   AdamW rule(double lr) const;
   std::span<LeafReport> my_reports() const;

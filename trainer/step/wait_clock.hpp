@@ -1,26 +1,41 @@
-// How long a rank is held up by the others.
+// How long a rank is held up by the others: what passes on its stream between the points before and after a wait.
 #pragma once
 
-#include <chrono>
+#include <functional>
 #include <utility>
+#include <vector>
+
+#include "core/stream.hpp"
 
 namespace muster {
 
-// Adds up the time in which the calling thread is blocked. Waits appended to a stream that has a thread of
-// its own block nobody and count for nothing.
 class WaitClock {
  public:
+  explicit WaitClock(Stream& stream) : stream_(stream) {}
+
+  // `append` puts waits on the stream.
   template <class Fn>
-  void during(Fn&& blocks) {
-    const auto start = std::chrono::steady_clock::now();
-    std::forward<Fn>(blocks)();
-    ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  void during(Fn&& append) {
+    auto begin = stream_.timestamp();
+    std::forward<Fn>(append)();
+    spans_.push_back({std::move(begin), stream_.timestamp()});
   }
-  // What has come together since the last call.
-  double take_ms() { return std::exchange(ms_, 0); }
+
+  // Seconds waited since the last call; to be asked for when the stream has come to here.
+  std::function<double()> take() {
+    return [spans = std::exchange(spans_, {})] {
+      double seconds = 0;
+      for (const Span& span : spans) seconds += span.end() - span.begin();
+      return seconds;
+    };
+  }
 
  private:
-  double ms_ = 0;
+  struct Span {
+    std::function<double()> begin, end;
+  };
+  Stream& stream_;
+  std::vector<Span> spans_;
 };
 
 }  // namespace muster
