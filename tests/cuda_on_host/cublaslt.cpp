@@ -3,9 +3,10 @@
 //
 // It refuses what the library refuses or documents as undefined: types, leading dimensions, alignments below those
 // that the heuristic was told of, a bias in another type than the output's, too little workspace, memory that is not
-// the device's, an output that overlaps an input. For bf16 whose rows do not begin at multiples of four bytes it has
-// no algorithm, so that the caller's way without one is run. It fills the workspace it is given with NaN, so that a
-// kernel of another stream that shares it is seen.
+// the device's, an output that overlaps an input. It also refuses ways to divide a sum whose bits differ from run to
+// run. For bf16 whose rows do not begin at multiples of four bytes it has no algorithm, so that the caller's way
+// without one is run. It fills the workspace it is given with NaN, so that a kernel of another stream that shares it
+// is seen.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -34,7 +35,8 @@ struct Description {
 
 struct Preference {
   std::uint64_t workspace;
-  std::uint32_t schemes, a, b, c, d;  // alignments
+  std::uint32_t schemes;     // of dividing k
+  std::uint32_t a, b, c, d;  // alignments
 };
 
 // What the heuristic decided, inside of cublasLtMatmulAlgo_t.
@@ -283,6 +285,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const Job job = job_of(description, a, b, c, d);
   if (const cublasStatus_t refusal = job.refusal(); refusal != CUBLAS_STATUS_SUCCESS) return refusal;
   const Preference& preference = view<Preference>(opaque);
+  // The sums of a divided k would depend on time, or be rounded to bf16.
+  if (preference.schemes & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE))
+    return CUBLAS_STATUS_INVALID_VALUE;
   const Algorithm algorithm{
       std::min<std::uint64_t>(preference.workspace, 4096), common_alignment(preference.a, job.a_layout),
       common_alignment(preference.b, job.b_layout), common_alignment(preference.c, job.c_layout),

@@ -53,8 +53,8 @@ double largest_of(const Values& values) {
   return largest;
 }
 
-// Both round logits and their gradients to the type, and sum in f32, in another order: sums of n terms of random signs
-// differ by some sqrt(n) roundings.
+// Both round logits and their gradients to the type, and sum in f32, in another order: as many roundings as the sum has
+// terms are safe. (Over a table of 151,936 rows most of dx's terms are below half a unit of their sum's last place.)
 void expect_like_the_cpu(TestDevice& device, std::int64_t n, std::int64_t c, std::int64_t classes,
                          std::int64_t table, DType type) {
   std::vector<TestTensor> inputs = head_inputs(n, c, classes, table, type);
@@ -64,9 +64,8 @@ void expect_like_the_cpu(TestDevice& device, std::int64_t n, std::int64_t c, std
   const auto want = run_op(op, inputs, {}, types), got = run_op(device, op, inputs, {}, types);
   for (std::size_t i = 0; i < got.size(); ++i) {
     const Values values = got[i].values(), others = want[i].values();
-    const double tolerance =
-        (type == DType::bf16 ? 0x1p-7 : 0x1p-22 * std::sqrt(static_cast<double>(std::max(n, table)))) *
-        largest_of(others);
+    const double terms = static_cast<double>(std::max<std::int64_t>(64, i == 1 ? table : n));
+    const double tolerance = (type == DType::bf16 ? 0x1p-7 : 0x1p-24 * terms) * largest_of(others);
     for (std::size_t k = 0; k < values.size(); ++k)
       ASSERT_NEAR(values[k], others[k], tolerance)
           << "output " << i << ", element " << k << ", " << name_of(type);
