@@ -6,8 +6,8 @@
 namespace muster::cuda {
 namespace {
 
-// A slice's workspace, so that long sequences do not take gigabytes; enough work for a GPU all the same: at 1,024
-// tokens some 500 heads, at 16,384 two, of 128 tiles of queries each.
+// A slice's workspace, so that long sequences do not take tens of gigabytes; one group of heads at the least. Enough
+// work for a GPU all the same: at 1,024 tokens some 500 heads of 8 tiles of queries, at 16,384 two of 128.
 constexpr std::uint64_t slice_bytes = std::uint64_t{1} << 30;
 // What a plan takes beside what grows with the shapes, and for each document.
 constexpr std::uint64_t plan_bytes = std::uint64_t{1} << 20, document_bytes = 512;
@@ -16,12 +16,12 @@ std::uint64_t up(std::int64_t value, std::int64_t multiple) {
   return static_cast<std::uint64_t>((value + multiple - 1) / multiple * multiple);
 }
 
-// Of one head: dP, bf16, in whole tiles (sm_90) or dq summed in f32 (sm_80, sm_100); the row sums of do . o, f32; with
+// Of one head: dP in bf16, in whole tiles (sm_80, sm_90; sm_100 does without); the row sums of do . o, f32; with
 // grouped queries dk and dv of each query head, in f32 at most.
 std::uint64_t head_bytes(const AttentionShape& shape, std::int64_t queries, std::int64_t keys) {
   const std::uint64_t rows = up(queries, 128), columns = up(keys, 128), size = up(shape.head_size, 64);
   const std::uint64_t grouped = shape.heads == shape.kv_heads ? 0 : 2 * columns * size * 4;
-  return std::max(rows * columns * 2, rows * size * 4) + rows * 4 + grouped;
+  return rows * columns * 2 + rows * 4 + grouped;
 }
 
 }  // namespace
