@@ -131,7 +131,7 @@ def pytorch_steps(machine, model, steps, seconds):
     while True:
         done = machine.python(model.pytorch(device, steps, batch), end - time.monotonic())
         if done.ok:
-            return json.loads(done.last_line()), None
+            return json.loads(done.out.strip().splitlines()[-1]), None
         if "OutOfMemory" not in done.out or batch == 1:
             return None, done.trouble()
         batch //= 2

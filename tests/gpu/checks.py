@@ -100,9 +100,9 @@ FAMILIES = {
 
 
 def settings(machine, family, **more):
-    width, layers, sequence, steps = (64, 2, 32, 5) if machine.dry else (256, 4, 256, 20)
+    width, layers, sequence, batch, steps = (64, 2, 16, 8, 5) if machine.dry else (256, 4, 256, 16, 20)
     return {"model.layers": layers, "model.width": width, "model.vocabulary": 257, "model.dropout": 0.1, "train.steps": steps,
-            "train.batch": 16, "train.sequence": sequence, "train.shards": 8, "train.micro_batch": 1, "data.documents": True,
+            "train.batch": batch, "train.sequence": sequence, "train.shards": 8, "train.micro_batch": 1, "data.documents": True,
             "optimizer.lr": 1e-3, "optimizer.clip": 0.6, "schedule.warmup": 5, "checkpoint.every": 0, "eval.every": 0,
             "data.path": str(machine.room / "small-data"), "run.threads": 1 if machine.dry else 4, **FAMILIES[family],
             **{key.replace("__", "."): value for key, value in more.items()}}
@@ -167,14 +167,14 @@ NCCL_ON_ONE_GPU = {
     "NCCL_NET": "Socket", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo", "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1",
     "NCCL_MNNVL_ENABLE": "0", "NCCL_CUMEM_ENABLE": "0", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2",
 }
-NCCL_HOST = 'NCCL_HOSTID="rank$OMPI_COMM_WORLD_RANK" exec "$@"'
+NCCL_HOST = ["sh", "-c", 'NCCL_HOSTID="rank$OMPI_COMM_WORLD_RANK" exec "$@"', "sh"]
 
 
 def nccl_launcher(machine, ranks):
     """mpirun whose ranks take each other for other hosts', so that each takes the GPU as its own: command, environment."""
     hosts = machine.room / f"hosts-{ranks}"
     hosts.write_text("".join(f"rank{rank} slots=1\n" for rank in range(ranks)))
-    command = ["mpirun", "--hostfile", hosts, "-n", ranks, "sh", "-c", NCCL_HOST, "sh"]
+    command = ["mpirun", "--hostfile", hosts, "-n", ranks, *NCCL_HOST]
     return command, {**NCCL_ON_ONE_GPU, "TMPDIR": str(machine.room), "OMPI_MCA_plm_rsh_agent": str(machine.root / "tests/cluster/enter"),
                      "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo"}
 
@@ -187,8 +187,8 @@ def ranks(machine, clock):
         return result
     counts = (2,) if machine.dry else (2, 4)
     for count in counts:
-        command, extra = nccl_launcher(machine, count)
-        for backend, launcher, variables in (("nccl", command, extra), ("staged", ["mpirun", "-n", count], {})):
+        plain = ["mpirun", "-n", count]
+        for backend, launcher, variables in (("nccl", [*plain, *NCCL_HOST], NCCL_ON_ONE_GPU), ("staged", plain, {})):
             finished = machine.run([*launcher, machine.program("comm_over_mpi"), "behaviours", backend], clock.left() / 4, **variables)
             holds = finished.ok and "all behaviours hold" in finished.out
             note = f"collectives on {count} ranks, {backend}: {'all behaviours hold' if holds else finished.trouble()}"
