@@ -169,11 +169,12 @@ class Player {
   }
 
   void update() {
-    for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
+    for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
       const double all = 4 * elements(plan_.buckets[b].range);
       if (config_.train.sharding == 0 && plan_.ranks > 1)
         timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
-      move("adamw", 28 * elements(plan_.updated[b]));
+      for (const Segment& segment : segments(plan_.training.graph, plan_.training.space, plan_.updated[b]))
+        move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
       gathered_[b] = config_.train.sharding == 1 && plan_.ranks > 1
                          ? timeline_.communicate(all_gather_seconds(device_, mesh_, all))
                          : timeline_.now();

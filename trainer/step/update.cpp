@@ -31,7 +31,8 @@ Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Com
 void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums) {
   receive_all();  // only a step that has failed leaves some of the last update's values
   Stream& stream = state_.machine.stream();
-  for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
+  // From the beginning of the space: the next forward asks for the first layers first.
+  for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
     const std::span<const float> gradients = gradient(b, sums[b]);
     for (const Segment& segment : segments_[b]) {
       const auto size = static_cast<std::size_t>(segment.end - segment.begin);

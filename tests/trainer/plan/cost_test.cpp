@@ -125,12 +125,15 @@ Config small(Reduction reduction) {
   return config;
 }
 
+double parameters(const RunPlan& plan) { return static_cast<double>(plan.training.graph.parameters.size()); }
+
 StepPrediction predict(const DeviceModel& device, const Config& config, int ranks) {
   const RunPlan plan = make_run_plan(config, ranks, 0, 1, 0);
   return predict_step(device, ranks, config, plan, plan_times(device, plan));
 }
 
-// Each kernel takes a second: those of eight micro-batches, and of one bucket the squares, their sum and AdamW.
+// Each kernel takes a second: those of eight micro-batches, the squares of one bucket, their sum, and AdamW of each
+// parameter.
 TEST(Cost, of_a_step_on_one_rank_is_the_sum_of_its_kernels) {
   DeviceModel device = infinitely_fast();
   device.launch = 1;
@@ -138,7 +141,8 @@ TEST(Cost, of_a_step_on_one_rank_is_the_sum_of_its_kernels) {
   const RunPlan plan = make_run_plan(config, 1, 0, 1, 0);
   ASSERT_EQ(plan.buckets.size(), 1u);
   const StepPrediction step = predict(device, config, 1);
-  EXPECT_DOUBLE_EQ(step.seconds, 8 * static_cast<double>(plan.training.steps.size()) + 3);
+  EXPECT_DOUBLE_EQ(step.seconds,
+                   8.0 * static_cast<double>(plan.training.steps.size()) + 2 + parameters(plan));
   EXPECT_DOUBLE_EQ(step.exposed, 0);
   EXPECT_DOUBLE_EQ(step.communication, 0);
   EXPECT_DOUBLE_EQ(step.tokens_per_s, 8 * 16 / step.seconds);
@@ -152,8 +156,31 @@ TEST(Cost, of_an_invariant_step_adds_the_leaves_and_the_roots) {
   Config config = small(Reduction::invariant);
   config.run.precision = Precision::bf16;
   const RunPlan plan = make_run_plan(config, 2, 0, 1, 0);
+  const auto owned =
+      static_cast<double>(segments(plan.training.graph, plan.training.space, plan.updated[0]).size());
   const StepPrediction step = predict(device, config, 2);
-  EXPECT_DOUBLE_EQ(step.seconds, 4 * static_cast<double>(plan.training.steps.size()) + 3 + 1 + 3 + 1);
+  EXPECT_DOUBLE_EQ(step.seconds,
+                   4.0 * static_cast<double>(plan.training.steps.size()) + 3 + 1 + 2 + owned + 1);
+}
+
+// The computation waits for a bucket of gradients and for the gathered parameters, ten seconds each; what is small
+// takes no time, for there is no latency.
+TEST(Cost, of_a_step_has_each_wait_where_the_computation_needs_what_travels) {
+  DeviceModel device = infinitely_fast();
+  device.launch = 1;
+  const Config config = small(Reduction::fast);
+  const RunPlan plan = make_run_plan(config, 2, 0, 1, 0);
+  const auto bytes = 4 * static_cast<double>(plan.training.space.elements);
+  device.within_node.bandwidth = bytes / 2 / 10;
+  const StepPrediction step = predict(device, config, 2);
+  const double squares = 10 * 2.0 / flat_block;  // eight bytes of each block beside four of each element
+  const auto owned =
+      static_cast<double>(segments(plan.training.graph, plan.training.space, plan.updated[0]).size());
+  // Then the root of the other rank is added, squares are taken, and summed, and AdamW runs.
+  EXPECT_NEAR(step.seconds,
+              4.0 * static_cast<double>(plan.training.steps.size()) + 10 + 1 + 1 + squares + 1 + owned + 10,
+              1e-9);
+  EXPECT_NEAR(step.exposed, 10 + squares + 10, 1e-9);
 }
 
 // Gradients, losses, norm and parameters, one bucket of each.
@@ -176,8 +203,8 @@ TEST(Cost, counts_mfu_over_the_peak_of_all_ranks) {
     EXPECT_NEAR(predict(device, small(Reduction::fast), ranks).mfu, 0.25, 1e-12);
 }
 
-// GPT-2 has nineteen buckets: all but those of the first layers travel while backward goes on, and the last layers'
-// parameters while the next forward does.
+// GPT-2 has nineteen buckets: all but those of the first layers travel while backward goes on, and all but those of
+// the embedding, six, while the next forward does.
 TEST(Cost, hides_most_of_the_communication_behind_a_longer_backward) {
   Config config = read_config("configs/gpt2-124m.toml", {});
   config.train.batch = 4 * config.train.micro_batch;
@@ -189,7 +216,7 @@ TEST(Cost, hides_most_of_the_communication_behind_a_longer_backward) {
   const StepPrediction step = predict(device, config, 2);
   EXPECT_NEAR(step.communication, computation / 10, computation / 100);  // half of two times the gradients
   EXPECT_GT(step.exposed, 0);
-  EXPECT_LT(step.exposed, 0.8 * step.communication);
+  EXPECT_LT(step.exposed, 0.5 * step.communication);
   EXPECT_NEAR(step.seconds, computation + step.exposed, 1e-9);
 }
 
