@@ -13,6 +13,7 @@
 #include "trainer/bench/ops.hpp"
 #include "trainer/bench/scaling.hpp"
 #include "trainer/bench/step.hpp"
+#include "trainer/run/rank_machine.hpp"
 
 namespace muster {
 namespace {
@@ -36,14 +37,17 @@ TEST(Bench, median_is_the_middle_or_the_mean_of_the_two_beside_it) {
   EXPECT_EQ(median({4, 1, 3, 2}), 2.5);
 }
 
-TEST(Bench, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
+// On every device at hand.
+class BenchOn : public testing::TestWithParam<DeviceKind> {};
+
+TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
   const Config config = small();
   MemoryAccount account;
-  Machine machine(cpu_device(), account);
+  Machine machine(GetParam() == DeviceKind::cuda ? cuda_device(0) : cpu_device(), account);
   const Plan plan = make_plan(
       language_model_training(config.model, micro_batch_shape(config), Precision::f32, Recompute::none),
       machine.backend().kernels, thread_count());
-  const std::vector<OpSpeed> speeds = bench_ops(plan, machine, {1e11, 1e10}, 64 << 10);
+  const std::vector<OpSpeed> speeds = bench_ops(plan, machine, {1e11, 1e10}, 16 << 10);
 
   std::int64_t calls = 0;
   std::set<std::string> seen;
@@ -58,7 +62,7 @@ TEST(Bench, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
   }
   EXPECT_EQ(calls, static_cast<std::int64_t>(plan.steps.size()));
   for (const char* op : {"adamw", "block_squares", "add", "to_bf16"})
-    EXPECT_TRUE(seen.contains(op + std::string("f32[65536]"))) << op;
+    EXPECT_TRUE(seen.contains(op + std::string("f32[16384]"))) << op;
   EXPECT_EQ(account.peak(MemoryKind::activations), 0u);  // a run's account knows nothing of it
 }
 
@@ -92,12 +96,13 @@ TEST(Bench, collectives_move_whole_floats_of_every_rank) {
   EXPECT_EQ(collective_sizes().back(), 64u << 20);
 }
 
-TEST(Bench, step_is_divided_by_op_without_a_rest_unaccounted_for) {
-  const Config config = small();
+TEST_P(BenchOn, step_is_divided_by_op_without_a_rest_unaccounted_for) {
+  Config config = small();
+  if (GetParam() == DeviceKind::cuda) config.run.device = DeviceChoice::cuda;
   run_ranks(2, [&](Communicator& comm) {
     MemoryAccount account;
-    Machine machine(cpu_device(), account);
-    SyntheticRun run(config, {comm, comm}, machine);
+    RankMachine rank(config, comm, account);
+    SyntheticRun run(config, rank.ranks(), rank.machine());
     const StepTable table = bench_step(run, 2);
     double sum = table.rest;
     std::int64_t calls = 0;
@@ -114,6 +119,14 @@ TEST(Bench, step_is_divided_by_op_without_a_rest_unaccounted_for) {
     comm.barrier("end").wait();
   });
 }
+
+std::vector<DeviceKind> devices() {
+  return cuda_device_count() > 0 ? std::vector{DeviceKind::cpu, DeviceKind::cuda}
+                                 : std::vector{DeviceKind::cpu};
+}
+INSTANTIATE_TEST_SUITE_P(Devices, BenchOn, testing::ValuesIn(devices()), [](const auto& test) {
+  return std::string(test.param == DeviceKind::cuda ? "cuda" : "cpu");
+});
 
 TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
   const Config config = small();
