@@ -36,7 +36,7 @@ struct StepTimes {
 struct ExecutorOptions {
   bool accumulate = false;  // gradients of parameters are added to, not started from zero
   // Called at each cut, when the steps before it have been appended.
-  std::function<void(std::size_t cut)> at_cut;
+  std::function<void(std::size_t cut)> at_cut = {};
   std::vector<StepTimes>* times = nullptr;  // to be filled; every step is then appended by itself
 };
 
