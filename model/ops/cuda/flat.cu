@@ -70,20 +70,20 @@ __global__ void __launch_bounds__(block_threads)
   __shared__ double scratch[warp_size];
   const std::int64_t begin = blockIdx.x * flat_block, end = std::min(begin + flat_block, count);
   constexpr int vectors = flat_block / (4 * block_threads);
-  Floats<4> values[vectors];
+  Floats<4> values[vectors]{};
+  double sum = 0;  // of exact products: 24 + 24 bits
+  const auto add_square = [&sum](float value) {
+    sum = fma(static_cast<double>(value), static_cast<double>(value), sum);
+  };
   for (int k = 0; k < vectors; ++k) {
     const std::int64_t i = begin + (k * block_threads + static_cast<int>(threadIdx.x)) * 4;
-    values[k] = Floats<4>{};
-    if (i + 4 <= end) {
+    if (i + 4 <= end)
       values[k] = load_floats<4>(x + i);
-    } else {
-      for (int rest = 0; i + rest < end; ++rest) values[k][rest] = x[i + rest];
-    }
+    else
+      for (std::int64_t rest = i; rest < end; ++rest) add_square(x[rest]);
   }
-  double sum = 0;  // of exact products: 24 + 24 bits
   for (const Floats<4>& vector : values)
-    for (const float value : vector.lanes)
-      sum = fma(static_cast<double>(value), static_cast<double>(value), sum);
+    for (const float value : vector.lanes) add_square(value);
   sum = block_sum(sum, scratch);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
