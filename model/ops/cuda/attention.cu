@@ -15,8 +15,8 @@ AttentionLibrary* library_for(const AttentionShape& shape, const TensorView& q, 
                               const TensorView& document_starts, const KernelArgs& args) {
   if (!library_may_compute(shape, q.dtype())) return nullptr;
   AttentionLibrary& library = *context_of(args).attention;
-  return library.refusal(shape, *q.type, *kv.type, document_bound(*document_starts.type)).empty() ? &library
-                                                                                                  : nullptr;
+  const std::int64_t documents = document_starts ? document_bound(*document_starts.type) : 0;
+  return library.refusal(shape, *q.type, *kv.type, documents).empty() ? &library : nullptr;
 }
 
 }  // namespace
