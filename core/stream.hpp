@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 
 namespace muster {
@@ -82,6 +83,9 @@ class Stream {
   virtual std::function<double()> timestamp() = 0;
   // Blocks until all appended work has run; rethrows its first failure.
   void synchronize() { record().wait(); }
+
+  // Names what is appended while the result lives, for a profiler; null where none would see it.
+  virtual std::shared_ptr<void> name_work(const std::function<std::string()>&) { return nullptr; }
 
   // Calls `append`, which appends work, and keeps that work instead of running it; null where streams cannot
   // (CPUs): nothing was called then.

@@ -90,11 +90,16 @@ void Executor::run(Stream& stream, const Bindings& bindings, const StepScalars& 
 
 void Executor::append(Stream& stream, const Segment& segment) const {
   const auto kernels = [&] {
-    for (std::size_t s = segment.begin; s < segment.end; ++s)
+    for (std::size_t s = segment.begin; s < segment.end; ++s) {
+      const auto name = stream.name_work([&] {
+        const Node& node = plan_.graph.nodes[static_cast<std::size_t>(plan_.steps[s].node)];
+        return node.scope + "." + std::string(node.op->name());
+      });
       stream.enqueue([this, &step = plan_.steps[s], bindings = segment.bindings,
                       accumulate = segment.accumulate](NativeStream native) {
         run_step(plan_, step, bindings, accumulate, backend_.context.get(), native);
       });
+    }
   };
   const auto [recorded, first_time] = recordings_.try_emplace(segment);
   if (first_time) return kernels();

@@ -128,6 +128,10 @@ class CudaDevice final : public Device {
     return fmt::format("{}, compute capability {}.{}, CUDA {}.{}", properties_.name, properties_.major,
                        properties_.minor, runtime_ / 1000, runtime_ % 1000 / 10);
   }
+  std::string pci_bus_id() const override {
+    return fmt::format("{:04x}:{:02x}:{:02x}.0", properties_.pciDomainID, properties_.pciBusID,
+                       properties_.pciDeviceID);
+  }
   const Memory& memory() const override { return memory_; }
   const Memory& staging() const override { return staging_; }
   std::unique_ptr<Stream> make_stream(StreamPriority priority) const override {

@@ -1,6 +1,7 @@
 #include "core/cuda/stream.hpp"
 
 #include <mutex>
+#include <nvtx3/nvToolsExt.h>
 #include <utility>
 
 #include "core/cuda/check.hpp"
@@ -185,6 +186,11 @@ std::function<double()> CudaStream::timestamp() {
   auto event = std::make_shared<CudaEvent>(timed);
   event->record(stream_);
   return [clock = clock_, event = std::move(event)] { return clock->seconds(event); };
+}
+
+std::shared_ptr<void> CudaStream::name_work(const std::function<std::string()>& name) {
+  nvtxRangePushA(name().c_str());
+  return {this, [](void*) { nvtxRangePop(); }};
 }
 
 std::shared_ptr<Recording> CudaStream::capture(const std::function<void()>& append) {

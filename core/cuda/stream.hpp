@@ -24,6 +24,7 @@ class CudaStream final : public Stream {
   void wait(const Event& event) override;
   Event record() override;
   std::function<double()> timestamp() override;
+  std::shared_ptr<void> name_work(const std::function<std::string()>& name) override;
   std::shared_ptr<Recording> capture(const std::function<void()>& append) override;
   void replay(const Recording& recording) override;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "core/stream.hpp"
@@ -24,16 +25,18 @@ struct StepScalars {
 class KernelContext {
  public:
   virtual ~KernelContext() = default;
+  // What a user should know of how this op will be computed: a slower way than the best, and why; mostly empty.
+  virtual std::string remark(const Op&, std::span<const TensorType>) { return {}; }
 };
 
 struct KernelArgs {
   std::span<const TensorView> inputs;
   std::span<const TensorView> outputs;
-  std::byte* workspace = nullptr;  // as many bytes as the kernel asked for, aligned to 4096
+  std::byte* workspace = nullptr;        // as many bytes as the kernel asked for, aligned to 4096
   const StepScalars* scalars = nullptr;  // in the device's memory
-  std::uint32_t random_key = 0;  // hash of the node's scoped name: the fourth word of the Philox counter
-  bool accumulate = false;       // outputs for which op.accumulates(i) are added to instead of overwritten
-  NativeStream stream = nullptr;     // where a GPU's kernels go
+  std::uint32_t random_key = 0;   // hash of the node's scoped name: the fourth word of the Philox counter
+  bool accumulate = false;        // outputs for which op.accumulates(i) are added to instead of overwritten
+  NativeStream stream = nullptr;  // where a GPU's kernels go
   KernelContext* context = nullptr;  // null on CPUs
 };
 

@@ -1,12 +1,17 @@
 #include "trainer/run/rank_machine.hpp"
 
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "comm/agree.hpp"
 #include "comm/nccl.hpp"
 #include "comm/staged.hpp"
 #include "core/device.hpp"
+#include "core/host.hpp"
+#include "core/topology.hpp"
 #include "trainer/plan/ownership.hpp"
 
 namespace muster {
@@ -25,6 +30,28 @@ std::int64_t least_of_all(Communicator& comm, std::int64_t value, const char* wh
 // The largest exchange of a bucket of gradients: what is sent, or what comes, of pieces that differ by a block.
 std::uint64_t largest_exchange(int ranks) {
   return static_cast<std::uint64_t>(bucket_elements + ranks * flat_block) * sizeof(float);
+}
+
+// Next to its GPU, where the launcher has not placed the ranks itself.
+void bind_near_gpu(Communicator& comm, const Device& device) {
+  Locality mine;
+  mine.allowed = allowed_cpus();
+  if (const auto place = place_of_gpu(device.pci_bus_id())) {
+    mine.near = place->cpus;
+    mine.node = place->node;
+  }
+  const std::string host = host_name();
+  const std::string bytes(reinterpret_cast<const char*>(&mine), sizeof mine);
+  std::vector<Locality> of_host;
+  std::size_t place = 0;
+  const std::vector<std::string> all = gather_strings(comm, bytes + host, "places of the ranks' GPUs");
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank].substr(sizeof mine) != host) continue;
+    if (rank == static_cast<std::size_t>(comm.rank())) place = of_host.size();
+    std::memcpy(&of_host.emplace_back(), all[rank].data(), sizeof mine);
+  }
+  bind_process(cpus_of_rank(of_host, place));
+  if (mine.node >= 0) prefer_memory_of(mine.node);
 }
 
 }  // namespace
@@ -47,6 +74,7 @@ RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount
   agree(comm, "choosing the device", [&] {
     machine_ = std::make_unique<Machine>(cuda_device(gpus > 0 ? comm.local_rank() % gpus : 0), account);
   });
+  bind_near_gpu(comm, machine_->device());
   if (comm.size() == 1) return;
   const bool own_gpus = least_of_all(comm, gpus >= comm.local_size() ? 1 : 0, "ranks with a GPU each") > 0;
   const std::uint64_t before = account.now(MemoryKind::communication);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
+#include <set>
 #include <spdlog/spdlog.h>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/checkpoint/save.hpp"
 #include "trainer/config/read.hpp"
+#include "trainer/failure.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
 #include "trainer/metrics/progress.hpp"
@@ -74,6 +76,7 @@ class TrainingRun {
     return config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
   }
   void settle();
+  std::set<std::string> remarks() const;
   void write_step_trace();
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
@@ -192,6 +195,20 @@ Attempt TrainingRun::begin_attempt() {
                        std::stoll(gather_strings(comm_, std::to_string(mine), "number of the attempt")[0]));
 }
 
+// What the kernels have to say of the ops of the plan, each line once.
+std::set<std::string> TrainingRun::remarks() const {
+  std::set<std::string> lines;
+  const Graph& graph = plan_.training.graph;
+  KernelContext* const context = machine_.backend().context.get();
+  if (context == nullptr) return lines;
+  for (const Node& node : graph.nodes) {
+    std::vector<TensorType> inputs;
+    for (const ValueId input : node.inputs) inputs.push_back(input ? graph.type(input) : TensorType{});
+    if (std::string line = context->remark(*node.op, inputs); !line.empty()) lines.insert(std::move(line));
+  }
+  return lines;
+}
+
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
@@ -200,6 +217,7 @@ std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
     log->info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
               attempt_.number());
   log->info("{}", describe(plan_, config_, runtime_bytes_));
+  for (const std::string& remark : remarks()) log->info("{}", remark);
   return log;
 }
 
@@ -393,7 +411,16 @@ void TrainingRun::save() {
 }  // namespace
 
 RunResult run_training(Config config, const RunHost& host) {
-  return TrainingRun(std::move(config), host).run();
+  TrainingRun run(std::move(config), host);
+  try {
+    return run.run();
+  } catch (const std::exception& error) {
+    // What only this rank knows is told before its buffers are given back: a GPU's wait for collectives that its peers
+    // will never join.
+    const bool alone = dynamic_cast<const Agreed*>(&error) == nullptr;
+    if (alone && &host.ranks.device != &host.ranks.host) host.ranks.host.abort(report_failure(error));
+    throw;
+  }
 }
 
 }  // namespace muster

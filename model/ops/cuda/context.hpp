@@ -12,6 +12,7 @@ namespace muster::cuda {
 
 struct Context final : KernelContext {
   Context();
+  std::string remark(const Op& op, std::span<const TensorType> inputs) override;
 
   int multiprocessors = 1;
   int shared_bytes = 48 << 10;  // of a block, at most
