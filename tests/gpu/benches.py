@@ -4,6 +4,7 @@ import array
 import json
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -111,7 +112,7 @@ def muster_steps(machine, model, keys, steps, seconds):
             most = max(most, watch.used() - before) if watch else 0
             time.sleep(0.05)
         trouble = process.returncode
-        end_session(process)
+        end_session(process, [signal.SIGKILL])  # asked kindly, it would save
         log.seek(0)
         told = log.read()
     machine.log.write(f"\n$ {' '.join(map(str, command))}\n{told}")
@@ -153,7 +154,8 @@ def steps_of(machine, clock, warming):
         keys, steps = keys_of(model, data), 3 if machine.dry else 15
         import muster
         told = machine.run([machine.program("muster"), "plan", model.config, "--on", on, "--json", *muster.keys(keys)], 30)
-        if not result.expect(told.ok, f"{model.name}: muster plan: {told.trouble()}"):
+        if not told.ok:
+            result.worsen(CUT_OFF if told.cut_off else FAILED, f"{model.name}: muster plan: {told.trouble()}")
             continue
         plan = json.loads(told.out[told.out.index("{"): told.out.rindex("}") + 1])
         flops = plan["flops_per_step"] / plan["tokens_per_step"]
@@ -161,7 +163,7 @@ def steps_of(machine, clock, warming):
 
         ours, loss, most, trouble = muster_steps(machine, model, keys, steps, 0.4 * share)
         if trouble:
-            result.worsen(FAILED, f"{model.name}, muster: {trouble}")
+            result.worsen(CUT_OFF if trouble.startswith("only") else FAILED, f"{model.name}, muster: {trouble}")
         theirs, trouble = pytorch_steps(machine, model, steps, 0.6 * share) if pytorch else (None, "no PyTorch here")
         if trouble:
             result.worsen(CUT_OFF if trouble == "cut off" else SKIPPED, f"{model.name}, PyTorch: {trouble}")

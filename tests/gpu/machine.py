@@ -129,6 +129,8 @@ class Machine:
         return Finished(process.returncode, out, took, cut_off)
 
     def run(self, command, seconds, **extra):
+        if seconds < 0.5:
+            return Finished(None, "", 0, True)
         return self.finish(self.start(command, **extra), seconds, " ".join(map(str, command)))
 
     def python(self, command, seconds, **extra):
@@ -140,8 +142,8 @@ class Machine:
         return self.run(["mpirun", "-n", ranks, *command], seconds, **extra)
 
 
-def end_session(process):
-    for kill in (signal.SIGTERM, signal.SIGKILL):
+def end_session(process, signals=(signal.SIGTERM, signal.SIGKILL)):
+    for kill in signals:
         try:
             os.killpg(process.pid, kill)
             process.wait(timeout=3)
