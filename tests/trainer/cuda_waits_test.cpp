@@ -62,27 +62,29 @@ int number(const char* variable) {
 // Started by the test below.
 TEST(CudaWaits, DISABLED_one_is_forgotten) {
   const int wait = number("MUSTER_TEST_FORGET_WAIT"), point = number("MUSTER_TEST_FORGET_POINT");
-  small_run::train(
-      config(), 2,
-      {.may_diverge = true, .device = DeviceKind::cuda, .wrap = [&](std::unique_ptr<Stream> stream) {
-         return std::make_unique<ForgetfulStream>(std::move(stream), wait, point);
-       }});
+  small_run::Disturbance forgetful;
+  forgetful.may_diverge = true;
+  forgetful.device = DeviceKind::cuda;
+  forgetful.wrap = [&](std::unique_ptr<Stream> stream) {
+    return std::make_unique<ForgetfulStream>(std::move(stream), wait, point);
+  };
+  small_run::train(config(), 2, forgetful);
 }
 
-struct Run {
+struct Observed {
   bool raced = false;
   int waits = 0, points = 0;
 };
 
-Run run_without(const std::string& what) {
+Observed run_without(const std::string& what) {
   const std::string command = what +
-                              " CUDA_ON_HOST_DEVICES=2"
+                              " CUDA_ON_HOST_DEVICES=2 CUDA_ON_HOST_THREADS=0"
                               " TSAN_OPTIONS=halt_on_error=1:atexit_sleep_ms=0 /proc/" +
                               std::to_string(getpid()) +
                               "/exe --gtest_also_run_disabled_tests "
                               "--gtest_filter=CudaWaits.DISABLED_one_is_forgotten 2>&1";
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
-  Run run;
+  Observed run;
   std::array<char, 512> line;
   while (std::fgets(line.data(), line.size(), pipe.get()) != nullptr) {
     const std::string text(line.data());
@@ -95,7 +97,7 @@ Run run_without(const std::string& what) {
 TEST(CudaWaits, are_all_needed) {
   if (!under_thread_sanitizer || cuda_device_count() == 0)
     GTEST_SKIP() << "needs ThreadSanitizer and the stand-in";
-  const Run whole = run_without("");
+  const Observed whole = run_without("");
   EXPECT_FALSE(whole.raced);
   ASSERT_GT(whole.waits, 0);
   ASSERT_GT(whole.points, 0);
