@@ -179,11 +179,16 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
             account, prefetch_depth, config.train.micro_batch, machine.device().staging());
         Progress progress;
         TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
-        for (std::int64_t step = 0; step < config.train.steps; ++step) {
-          if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
-          training.request(prefetch, step);
-          const bool stop = disturbance.stop && disturbance.stop(rank, step);
-          training.start(prefetch, config.optimizer.lr, stop);
+        // As training_run.cpp does: what is to be read is asked for a step ahead, and a GPU is given a step before
+        // the outcome of the last is known.
+        const std::size_t ahead = cuda ? TrainingStep::most_pending : 1;
+        training.request(prefetch, 0);
+        for (std::int64_t step = 0; step < config.train.steps || training.pending() > 0;) {
+          for (; step < config.train.steps && training.pending() < ahead; ++step) {
+            if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
+            if (step + 1 < config.train.steps) training.request(prefetch, step + 1);
+            training.start(prefetch, config.optimizer.lr, disturbance.stop && disturbance.stop(rank, step));
+          }
           const StepResult result = training.finish(progress);
           if (rank == 0) outcome.steps.push_back(result);
         }
