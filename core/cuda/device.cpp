@@ -15,63 +15,48 @@
 namespace muster {
 namespace {
 
-bool is_page_aligned(const std::byte* data) {
-  return reinterpret_cast<std::uintptr_t>(data) % Buffer::alignment == 0;
-}
-
-// Null when there is none left, which the runtime would otherwise remember as a failure.
-std::byte* allocated(cudaError_t result, void* data) {
-  if (result == cudaErrorMemoryAllocation) {
-    static_cast<void>(cudaGetLastError());
-    return nullptr;
-  }
-  check_cuda(result, "allocating");
-  return static_cast<std::byte*>(data);
-}
-
-class DeviceMemory final : public Memory {
+// Memory of the runtime from a page on. The runtime itself promises 256 bytes: its small allocations share pages.
+class RuntimeMemory : public Memory {
  public:
-  explicit DeviceMemory(int ordinal) : ordinal_(ordinal), name_(fmt::format("GPU {}", ordinal)) {}
-
-  std::byte* allocate(std::uint64_t bytes) const override {
-    use();
-    std::byte* data = take(bytes);
-    // cudaMalloc promises 256 bytes; what it gives is a multiple of a page in all but small allocations.
-    if (data != nullptr && !is_page_aligned(data)) {
-      check_cuda(cudaFree(data), "freeing");
-      data = take_aligned(bytes);
-    }
-    if (data == nullptr) return nullptr;
-    // Our streams wait for no other, so the zeros must be there before the pointer is.
-    check_cuda(cudaMemset(data, 0, bytes), "clearing memory");
-    check_cuda(cudaStreamSynchronize(nullptr), "clearing memory");
-    return data;
-  }
-
   void release(std::byte* data, std::uint64_t) const override {
     note_cuda(cudaSetDevice(ordinal_), "choosing a GPU");
-    note_cuda(cudaFree(start_of(data)), "freeing");
+    note_cuda(give(start_of(data)), "freeing");
   }
 
-  std::string_view name() const override { return name_; }
-
- private:
-  void use() const { check_cuda(cudaSetDevice(ordinal_), "choosing a GPU"); }
-
-  static std::byte* take(std::uint64_t bytes) {
-    void* data = nullptr;
-    const cudaError_t result = cudaMalloc(&data, bytes);
-    return allocated(result, data);
-  }
+ protected:
+  explicit RuntimeMemory(int ordinal) : ordinal_(ordinal) {}
 
   std::byte* take_aligned(std::uint64_t bytes) const {
-    std::byte* start = take(bytes + Buffer::alignment);
+    check_cuda(cudaSetDevice(ordinal_), "choosing a GPU");
+    std::byte* data = allocated(bytes);
+    if (data == nullptr || beyond_page(data) == 0) return data;
+    check_cuda(give(data), "freeing");
+    std::byte* start = allocated(bytes + Buffer::alignment);
     if (start == nullptr) return nullptr;
-    std::byte* data =
-        start + (Buffer::alignment - reinterpret_cast<std::uintptr_t>(start) % Buffer::alignment);
+    data = start + (Buffer::alignment - beyond_page(start));
     const std::lock_guard lock(mutex_);
     starts_[data] = start;
     return data;
+  }
+
+ private:
+  virtual cudaError_t take(void** data, std::uint64_t bytes) const = 0;
+  virtual cudaError_t give(void* data) const = 0;
+
+  static std::uintptr_t beyond_page(const std::byte* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % Buffer::alignment;
+  }
+
+  // Null when there is none left, which the runtime would otherwise remember as a failure.
+  std::byte* allocated(std::uint64_t bytes) const {
+    void* data = nullptr;
+    const cudaError_t result = take(&data, bytes);
+    if (result == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());
+      return nullptr;
+    }
+    check_cuda(result, "allocating");
+    return static_cast<std::byte*>(data);
   }
 
   std::byte* start_of(std::byte* data) const {
@@ -84,32 +69,48 @@ class DeviceMemory final : public Memory {
   }
 
   int ordinal_;
-  std::string name_;
   mutable std::mutex mutex_;
   mutable std::map<std::byte*, std::byte*> starts_;  // of what had to be aligned, by where it is used from
 };
 
-class PinnedMemory final : public Memory {
+class DeviceMemory final : public RuntimeMemory {
  public:
-  explicit PinnedMemory(int ordinal) : ordinal_(ordinal) {}
+  explicit DeviceMemory(int ordinal) : RuntimeMemory(ordinal), name_(fmt::format("GPU {}", ordinal)) {}
 
   std::byte* allocate(std::uint64_t bytes) const override {
-    check_cuda(cudaSetDevice(ordinal_), "choosing a GPU");
-    void* pinned = nullptr;
-    const cudaError_t result = cudaHostAlloc(&pinned, bytes, cudaHostAllocPortable);
-    std::byte* data = allocated(result, pinned);
+    std::byte* data = take_aligned(bytes);
     if (data == nullptr) return nullptr;
-    check(is_page_aligned(data), "pinned memory is not aligned to a page");
-    std::memset(data, 0, bytes);
+    // Our streams wait for no other, so the zeros must be there before the pointer is.
+    check_cuda(cudaMemset(data, 0, bytes), "clearing memory");
+    check_cuda(cudaStreamSynchronize(nullptr), "clearing memory");
     return data;
   }
-  void release(std::byte* data, std::uint64_t) const override {
-    note_cuda(cudaFreeHost(data), "freeing pinned memory");
+
+  std::string_view name() const override { return name_; }
+
+ private:
+  cudaError_t take(void** data, std::uint64_t bytes) const override { return cudaMalloc(data, bytes); }
+  cudaError_t give(void* data) const override { return cudaFree(data); }
+
+  std::string name_;
+};
+
+class PinnedMemory final : public RuntimeMemory {
+ public:
+  explicit PinnedMemory(int ordinal) : RuntimeMemory(ordinal) {}
+
+  std::byte* allocate(std::uint64_t bytes) const override {
+    std::byte* data = take_aligned(bytes);
+    if (data != nullptr) std::memset(data, 0, bytes);
+    return data;
   }
   std::string_view name() const override { return "the system (pinned memory)"; }
 
  private:
-  int ordinal_;
+  cudaError_t take(void** data, std::uint64_t bytes) const override {
+    return cudaHostAlloc(data, bytes, cudaHostAllocPortable);
+  }
+  cudaError_t give(void* data) const override { return cudaFreeHost(data); }
 };
 
 class CudaDevice final : public Device {

@@ -47,6 +47,22 @@ TEST_F(CudaDevice, memory_is_aligned_to_a_page_and_zeroed) {
   EXPECT_EQ(account_.now(MemoryKind::data), 0u);
 }
 
+// Sizes that are no whole pages: what the runtime then gives begins anywhere.
+TEST_F(CudaDevice, memory_is_aligned_to_a_page_where_the_runtime_gives_none_that_is) {
+  for (const Memory* memory : {&device_->memory(), &device_->staging()}) {
+    std::vector<std::byte*> taken;
+    for (const std::uint64_t bytes : {100u, 300u, 5000u}) {
+      taken.push_back(memory->allocate(bytes));
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(taken.back()) % Buffer::alignment, 0u);
+      const Buffer seen = pinned(bytes);
+      stream_->copy(seen.data(), taken.back(), bytes);
+      stream_->synchronize();
+      for (const std::byte b : seen.as<std::byte>()) ASSERT_EQ(b, std::byte{0});
+    }
+    for (std::byte* data : taken) memory->release(data, 0);
+  }
+}
+
 TEST_F(CudaDevice, refuses_more_memory_than_it_has_and_works_on) {
   EXPECT_THROW(on_device(std::uint64_t{1} << 45), UserError);
   const Buffer memory = on_device(), staging = pinned();
