@@ -1,5 +1,6 @@
 #include "data/prefetch.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -34,7 +35,7 @@ Prefetch::Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& acc
   check(depth >= 2 && count >= 1, "a prefetch needs a batch in use and one ahead");
   for (int i = 0; i < depth; ++i)
     ring_.push_back(
-        {Buffer(account, MemoryKind::data, batch_bytes(options_, count), memory), {}, nullptr, {}});
+        {Buffer(account, MemoryKind::data, batch_bytes(options_, count), memory), {}, nullptr, {}, {}});
   reader_ = std::thread([this] { run(); });
 }
 
@@ -64,7 +65,9 @@ const Batch& Prefetch::next() {
   check(returned_ == given_, "a batch is given back before the next");
   changed_.wait(lock, [&] { return read_ > given_; });
   Place& place = ring_[given_++ % ring_.size()];
-  waited_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  const std::chrono::duration<double, std::milli> waited =
+      std::chrono::steady_clock::now() - std::max(start, place.begun);
+  waited_ms_ = waited.count();
   if (place.failure) {
     ++returned_;
     changed_.notify_all();
@@ -95,6 +98,7 @@ void Prefetch::run() {
     lock.unlock();
     try {
       in_use.wait();
+      place.begun = std::chrono::steady_clock::now();
       view(place, request.count);
       fill_(request.first_slot, request.count, place.batch);
     } catch (...) {

@@ -1,6 +1,7 @@
 // Batches read ahead by a thread of its own, into a ring of memory that is taken once.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -41,7 +42,8 @@ class Prefetch {
   const Batch& next();
   // The batch may be overwritten as soon as `read` is complete. Never blocks.
   void give_back(const Event& read = {});
-  // How long the last next() waited.
+  // How long the last next() waited for its data. That a batch in use by a device was to be overwritten first does not
+  // count: the caller is ahead of the device then, not behind the data.
   double waited_ms() const { return waited_ms_; }
 
  private:
@@ -52,7 +54,8 @@ class Prefetch {
     Buffer memory;
     Batch batch;
     std::exception_ptr failure;
-    Event in_use;  // complete when it may be overwritten
+    Event in_use;                                 // complete when it may be overwritten
+    std::chrono::steady_clock::time_point begun;  // reading, when it could be
   };
 
   void run();

@@ -1,12 +1,15 @@
 #include "data/loader.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "core/hash.hpp"
 #include "core/hdf5.hpp"
+#include "core/stream.hpp"
 #include "data/prefetch.hpp"
 #include "tests/data/scratch.hpp"
 
@@ -255,6 +258,28 @@ TEST_F(Loading, prefetch_gives_batches_in_the_order_asked_for) {
     prefetch.give_back();
   }
   for (int i = 0; i < 10; ++i) prefetch.request(i, 1);  // and is destroyed while it reads
+}
+
+TEST_F(Loading, waiting_for_a_device_is_no_waiting_for_data) {
+  const Dataset dataset(make_dataset("d", std::vector<std::size_t>(50, 30)));
+  Loader loader({{&dataset}}, options(16, true), account_);
+  Prefetch prefetch(loader, account_, 2, 1);
+  for (const std::int64_t slot : {0, 1, 2}) prefetch.request(slot, 1);
+  const Promise copied;
+  prefetch.next();
+  prefetch.give_back(copied.event());
+  prefetch.next();
+  prefetch.give_back();
+  double free_since = 0;
+  std::thread device([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // so that next() is there before
+    free_since = steady_seconds();
+    copied.set_complete();
+  });
+  prefetch.next();
+  const double given = steady_seconds();
+  device.join();
+  EXPECT_LE(prefetch.waited_ms(), 1e3 * (given - free_since));
 }
 
 TEST_F(Loading, prefetch_throws_a_failure_where_it_belongs) {
