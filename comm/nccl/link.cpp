@@ -11,6 +11,8 @@
 namespace muster {
 namespace {
 
+// A thread of NCCL's launches each group, in some tens of microseconds: less than a sleep takes.
+constexpr double patience = 200e-6;
 constexpr std::chrono::microseconds between_looks{50};
 
 // NCCL's groups belong to a thread; one that is left open would swallow its later calls.
@@ -84,9 +86,13 @@ void NcclLink::settle(const std::string& what) {
   try {
     const double start = steady_seconds();
     while (!settled()) {
-      if (steady_seconds() - start >= deadline_)
+      const double waited = steady_seconds() - start;
+      if (waited >= deadline_)
         throw PeerError(fmt::format("not all ranks have come to {} in {:.0f} s", what, deadline_));
-      std::this_thread::sleep_for(between_looks);
+      if (waited < patience)
+        std::this_thread::yield();
+      else
+        std::this_thread::sleep_for(between_looks);
     }
   } catch (...) {
     give_up(std::current_exception());
