@@ -35,22 +35,29 @@ void Watchdog::watch() {
   const std::chrono::duration<double> interval(std::clamp(limit_seconds_ / 8, 0.01, 5.0));
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, interval, [this] { return stopping_; })) {
-    const std::string line = trouble();
-    if (line.empty()) continue;
-    std::fwrite(line.data(), 1, line.size(), stderr);  // one call, so that lines of ranks do not mix
+    const std::optional<Trouble> found = trouble();
+    if (!found) continue;
+    // One call, so that lines of ranks do not mix.
+    std::fwrite(found->line.data(), 1, found->line.size(), stderr);
     std::fflush(stderr);
     std::this_thread::sleep_for(time_to_report);
-    comm_.abort(static_cast<int>(ExitCode::try_again));
+    comm_.abort(static_cast<int>(found->code));
   }
 }
 
-std::string Watchdog::trouble() const {
-  try {
-    const auto pending = comm_.oldest_pending();
-    return !pending || pending->seconds < limit_seconds_ ? std::string{} : report(*pending);
-  } catch (const PeerError& error) {
+std::optional<Watchdog::Trouble> Watchdog::trouble() const {
+  const auto ending = [this](const std::exception& error) {
     return fmt::format("muster: rank {} on {} at step {}: {}; ending all ranks\n", comm_.rank(), host_name(),
                        step_.load(), error.what());
+  };
+  try {
+    const auto pending = comm_.oldest_pending();
+    if (!pending || pending->seconds < limit_seconds_) return std::nullopt;
+    return Trouble{report(*pending), ExitCode::try_again};
+  } catch (const PeerError& error) {
+    return Trouble{ending(error), ExitCode::try_again};
+  } catch (const std::exception& error) {  // of the device, or of NCCL itself
+    return Trouble{ending(error), ExitCode::defect};
   }
 }
 

@@ -1,6 +1,6 @@
 // The watchdog: when a collective takes too long, a peer hangs, and so would the whole job, for ever. It says
-// who waits for whom and ends all ranks with ExitCode::try_again. It also notices lost peers while the ranks'
-// own threads wait for a device.
+// who waits for whom and ends all ranks with ExitCode::try_again. It also notices lost peers, and devices that
+// fail, while the ranks' own threads wait for them.
 //
 // Only the time after a collective's start counts: a rank that still computes what it is going to send is not
 // waiting, a rank that waits for it is.
@@ -10,10 +10,12 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "comm/communicator.hpp"
+#include "core/error.hpp"
 
 namespace muster {
 
@@ -29,9 +31,13 @@ class Watchdog {
   void set_step(std::int64_t step) { step_ = step; }
 
  private:
+  struct Trouble {
+    std::string line;
+    ExitCode code;
+  };
   void watch();
-  // A line that says what is wrong; empty when nothing is.
-  std::string trouble() const;
+  // What is wrong, if anything.
+  std::optional<Trouble> trouble() const;
   std::string report(const PendingCollective& pending) const;
 
   Communicator& comm_;

@@ -1,5 +1,6 @@
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <gtest/gtest.h>
 #include <stdexcept>
 #include <string>
@@ -130,6 +131,42 @@ TEST(WatchdogDeathTest, names_rank_step_collective_and_peer_and_ends_all_ranks) 
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_EXIT(wait_for_rank_1_under_a_watchdog(0.3), testing::ExitedWithCode(75),
               "muster: rank [02] on .* in sum of the losses at step 41 for rank 1; ending all ranks\n");
+}
+
+// A communicator of a device that has failed.
+class FailedDevice final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  int local_rank() const override { return 0; }
+  int local_size() const override { return 1; }
+  Event all_to_all(std::span<const std::span<const std::byte>>, std::span<const std::span<std::byte>>,
+                   const std::string&, const Event&) override {
+    return {};
+  }
+  Event all_gather(std::span<const std::span<std::byte>>, const std::string&, const Event&) override {
+    return {};
+  }
+  Event all_reduce(std::span<std::byte>, ReduceType, ReduceOp, const std::string&, const Event&) override {
+    return {};
+  }
+  Event broadcast(std::span<std::byte>, int, const std::string&, const Event&) override { return {}; }
+  Event barrier(const std::string&) override { return {}; }
+  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
+  std::uint64_t bytes_sent() const override { return 0; }
+  std::optional<PendingCollective> oldest_pending() const override { throw Defect("an illegal address"); }
+  void abort(int exit_code) override { std::_Exit(exit_code); }
+};
+
+TEST(WatchdogDeathTest, tells_of_a_failed_device_and_ends_all_ranks) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto wait_for_a_failed_device = [] {
+    FailedDevice comm;
+    const Watchdog watchdog(comm, 0.1);
+    std::this_thread::sleep_for(std::chrono::seconds(60));
+  };
+  EXPECT_EXIT(wait_for_a_failed_device(), testing::ExitedWithCode(1),
+              "muster: rank 0 on .*: an illegal address; ending all ranks\n");
 }
 
 TEST(Watchdog, is_silent_while_a_rank_computes_what_it_will_send) {
