@@ -41,7 +41,7 @@ class Cuda(unittest.TestCase):
     def test_cpu_and_gpu_agree_on_twenty_losses(self):
         expected = self.losses(self.train("cpu", 1))
         hashes = set()
-        for ranks, gpus in ((1, 1), (2, 2), (4, 4), (2, 1), (4, 1)):
+        for ranks, gpus in ((1, 1), (2, 2), (4, 4), (2, 1)):
             with self.subTest(ranks=ranks, gpus=gpus):
                 folder = self.train("cuda", ranks, gpus)
                 losses = self.losses(folder)
@@ -49,6 +49,9 @@ class Cuda(unittest.TestCase):
                 for loss, wanted in zip(losses, expected):
                     self.assertLessEqual(abs(loss - wanted), 1e-5 * wanted)
                 hashes.add(muster.checkpoint_hash(folder, STEPS))
+                if ranks > 1:
+                    log = (Path(folder) / "log" / "rank-0.log").read_text()
+                    self.assertEqual("joined by NCCL" in log, gpus == ranks)
         self.assertEqual(len(hashes), 1, "other bits on other numbers of ranks")
 
     def test_fast_mode_sums_by_nccl(self):

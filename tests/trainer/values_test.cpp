@@ -121,6 +121,9 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
         account, prefetch_depth, config.train.micro_batch, machine.device().staging());
     Progress progress;
     TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
+    // Ranks that are threads share what CUDA keeps for a process: memory that one gives back waits for all streams of its
+    // GPU, those of other ranks too. So nobody trains before everybody has what it needs.
+    comm.barrier("ready").wait();
     for (std::int64_t step = 0; step < config.train.steps; ++step) {
       training.request(prefetch, step);
       training.start(prefetch, config.optimizer.lr, false);

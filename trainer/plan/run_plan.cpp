@@ -63,6 +63,12 @@ std::int64_t RunPlan::staging_elements(std::size_t bucket) const {
   return buckets[bucket].pieces[static_cast<std::size_t>(rank)].size();
 }
 
+std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
+  return device == DeviceKind::cpu
+             ? 0
+             : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+}
+
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device, bool communicator_sums) {
   const Division division = divide(config, ranks);
@@ -129,6 +135,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
 
   MemoryByKind& host = device == DeviceKind::cpu ? plan.memory : plan.host_memory;
   host[static_cast<std::size_t>(MemoryKind::data)] = data_bytes;
+  host[static_cast<std::size_t>(MemoryKind::checkpoint)] = Buffer::counted(snapshot_bytes(plan, device));
   host[static_cast<std::size_t>(MemoryKind::communication)] +=
       Buffer::counted(TrainingStep::most_pending * sizeof(StepOutcome)) +
       (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);

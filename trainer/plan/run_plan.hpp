@@ -56,6 +56,9 @@ struct RunPlan {
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device = DeviceKind::cpu, bool communicator_sums = false);
 
+// What a copy of what this rank saves takes of the host's memory; nothing on CPUs, where it lies there anyway.
+std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
+
 // One micro-batch as the model's graphs take it.
 LanguageModelShape micro_batch_shape(const Config& config);
 Loader::Options loader_options(const Config& config, Split split);

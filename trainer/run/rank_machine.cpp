@@ -1,6 +1,8 @@
 #include "trainer/run/rank_machine.hpp"
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <span>
 #include <string>
@@ -27,9 +29,19 @@ std::int64_t least_of_all(Communicator& comm, std::int64_t value, const char* wh
   return -negated;
 }
 
-// The largest exchange of a bucket of gradients: what is sent, or what comes, of pieces that differ by a block.
+// What is sent and what comes in the largest exchange of a bucket of gradients, whose pieces differ by a block.
 std::uint64_t largest_exchange(int ranks) {
-  return static_cast<std::uint64_t>(bucket_elements + ranks * flat_block) * sizeof(float);
+  return 2 * static_cast<std::uint64_t>(bucket_elements + ranks * flat_block) * sizeof(float);
+}
+
+// NCCL joins ranks that do not share a GPU, which it tells by the host, or what NCCL_HOSTID calls it, and the GPU's place
+// there. (Batch systems may show each rank its own GPU only, so that all of them call it the first.)
+bool drive_different_gpus(Communicator& comm, const Device& device) {
+  const char* const host = std::getenv("NCCL_HOSTID");
+  std::vector<std::string> all = gather_strings(
+      comm, (host != nullptr ? host : host_name()) + " " + device.pci_bus_id(), "places of the ranks' GPUs");
+  std::ranges::sort(all);
+  return std::ranges::adjacent_find(all) == all.end();
 }
 
 // Next to its GPU, where the launcher has not placed the ranks itself.
@@ -44,7 +56,7 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
   const std::string bytes(reinterpret_cast<const char*>(&mine), sizeof mine);
   std::vector<Locality> of_host;
   std::size_t place = 0;
-  const std::vector<std::string> all = gather_strings(comm, bytes + host, "places of the ranks' GPUs");
+  const std::vector<std::string> all = gather_strings(comm, bytes + host, "cores next to the ranks' GPUs");
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
     if (all[rank].substr(sizeof mine) != host) continue;
     if (rank == static_cast<std::size_t>(comm.rank())) place = of_host.size();
@@ -76,11 +88,14 @@ RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount
   });
   bind_near_gpu(comm, machine_->device());
   if (comm.size() == 1) return;
-  const bool own_gpus = least_of_all(comm, gpus >= comm.local_size() ? 1 : 0, "ranks with a GPU each") > 0;
   const std::uint64_t before = account.now(MemoryKind::communication);
-  device_comm_ = own_gpus
-                     ? nccl_communicator(comm, machine_->device(), meeting_deadline)
-                     : staged_communicator(comm, machine_->device(), account, largest_exchange(comm.size()));
+  if (drive_different_gpus(comm, machine_->device())) {
+    device_comm_ = nccl_communicator(comm, machine_->device(), meeting_deadline);
+    joined_ = "the GPUs are joined by NCCL";
+  } else {
+    device_comm_ = staged_communicator(comm, machine_->device(), account, largest_exchange(comm.size()));
+    joined_ = "ranks share a GPU: they are joined through the memory of their hosts, which is slow";
+  }
   staging_bytes_ = account.now(MemoryKind::communication) - before;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "comm/communicator.hpp"
 #include "trainer/config/config.hpp"
@@ -20,13 +21,14 @@ class RankMachine {
   RankMachine(const Config& config, Communicator& comm, MemoryAccount& account);
 
   Machine& machine() { return *machine_; }
-  Ranks ranks() { return {comm_, device_comm_ ? *device_comm_ : comm_, staging_bytes_}; }
+  Ranks ranks() { return {comm_, device_comm_ ? *device_comm_ : comm_, staging_bytes_, joined_}; }
 
  private:
   Communicator& comm_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<Communicator> device_comm_;
   std::uint64_t staging_bytes_ = 0;
+  std::string joined_;
 };
 
 }  // namespace muster

@@ -55,12 +55,6 @@ RunState run_state_from(const std::string& json, const std::string& path) {
   }
 }
 
-std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
-  return device == DeviceKind::cpu
-             ? 0
-             : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
-}
-
 std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy) {
   const Graph& graph = plan.training.graph;
   std::vector<Slice> all;

@@ -31,9 +31,8 @@ std::string to_json(const RunState& state, const Config& config);
 RunState run_state_from(const std::string& json, const std::string& path);
 
 // The pieces that this rank saves: master/NAME, adam.m/NAME, adam.v/NAME of the elements it owns. They lie in
-// `copy`, host memory of snapshot_bytes, or on CPUs where they always lie. Blocks.
+// `copy`, host memory of snapshot_bytes (run_plan.hpp), or on CPUs where they always lie. Blocks.
 std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy);
-std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 
 // Parameters whole, moments as far as this rank updates them.
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state);

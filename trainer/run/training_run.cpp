@@ -147,7 +147,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
   if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
   start_or_resume();
   if (host_.traced_step > 0) traced_.emplace(host_.ranks.device);
-  const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device, host_.ranks.staging_bytes};
+  const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device};
   step_.emplace(config_, plan_, state_, ranks, progress_);
   if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
   check_as_planned(machine_.account(), plan_.memory);
@@ -173,8 +173,6 @@ RunPlan TrainingRun::make_plan_or_refuse() {
   return agree(comm_, "planning", [&] {
     RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_),
                                  machine_.device().kind(), host_.ranks.device.sums());
-    plan.host_memory[static_cast<std::size_t>(MemoryKind::checkpoint)] =
-        Buffer::counted(snapshot_bytes(plan, machine_.device().kind()));
     plan.host_memory[static_cast<std::size_t>(MemoryKind::communication)] += host_.ranks.staging_bytes;
     const bool cpu = machine_.is_cpu();
     refuse_if_too_large(plan.memory, machine_.device().available_bytes(), cpu ? comm_.local_size() : 1);
@@ -218,6 +216,7 @@ std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
               attempt_.number());
   log->info("{}", describe(plan_, config_, runtime_bytes_));
   for (const std::string& remark : remarks()) log->info("{}", remark);
+  if (!host_.ranks.joined.empty()) log->info("{}", host_.ranks.joined);
   return log;
 }
 
