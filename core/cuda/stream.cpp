@@ -189,6 +189,12 @@ std::function<double()> CudaStream::timestamp() {
 }
 
 std::shared_ptr<void> CudaStream::name_work(const std::function<std::string()>& name) {
+  // NVTX looks for a profiler in its first call; several threads may make theirs at once.
+  static const bool ready = [] {
+    nvtxInitialize(nullptr);
+    return true;
+  }();
+  if (!ready) return nullptr;
   nvtxRangePushA(name().c_str());
   return {this, [](void*) { nvtxRangePop(); }};
 }

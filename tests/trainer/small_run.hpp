@@ -188,6 +188,10 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         training.request(prefetch, 0);
         for (std::int64_t step = 0; step < config.train.steps || training.pending() > 0;) {
           for (; step < config.train.steps && training.pending() < ahead; ++step) {
+            if (disturbance.before_step && !cuda) {  // it may change what is still being gathered
+              training.settle();
+              machine.stream().synchronize();
+            }
             if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
             if (step + 1 < config.train.steps) training.request(prefetch, step + 1);
             training.start(prefetch, config.optimizer.lr, disturbance.stop && disturbance.stop(rank, step));
