@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <string_view>
 
 #include "comm/communicator.hpp"
 #include "trainer/config/config.hpp"
@@ -28,7 +28,7 @@ class RankMachine {
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<Communicator> device_comm_;
   std::uint64_t staging_bytes_ = 0;
-  std::string joined_;
+  std::string_view joined_;
 };
 
 }  // namespace muster

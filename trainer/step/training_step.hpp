@@ -13,7 +13,7 @@
 #include <exception>
 #include <functional>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -52,7 +52,7 @@ struct Ranks {
   Communicator& host;
   Communicator& device;
   std::uint64_t staging_bytes = 0;  // of the host's memory that `device` takes
-  std::string joined = {};          // how the devices are joined, for the log
+  std::string_view joined = {};     // how the devices are joined, for the log
 };
 
 class TrainingStep {
