@@ -12,6 +12,7 @@ from pathlib import Path
 
 import muster
 
+CONFIG = Path(__file__).parents[2] / "configs" / "tiny.toml"
 STEPS = 20
 SETTINGS = {"train.steps": STEPS, "train.reduction": "invariant", "model.dropout": 0.1, "eval.every": 10,
             "checkpoint.every": 0, "run.threads": 1}
@@ -29,7 +30,7 @@ class Cuda(unittest.TestCase):
         os.environ["CUDA_ON_HOST_DEVICES"] = str(gpus)  # of the stand-in
         type(self).runs += 1
         folder = folder or str(self.room / f"run-{self.runs}")
-        arguments = ["train", "configs/tiny.toml", f"--data.path={self.data}", f"--run.device={device}",
+        arguments = ["train", str(CONFIG), f"--data.path={self.data}", f"--run.device={device}",
                      f"--run.dir={folder}", *settings.pop("options", []), *muster.keys({**SETTINGS, **settings})]
         done = muster.run(ranks, arguments)
         self.assertEqual(done.code, 0, done)
