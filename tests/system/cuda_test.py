@@ -14,7 +14,7 @@ import muster
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny.toml"
 STEPS = 20
-SETTINGS = {"train.steps": STEPS, "train.reduction": "invariant", "model.dropout": 0.1, "eval.every": 10,
+SETTINGS = {"train.steps": STEPS, "train.sequence": 24, "train.reduction": "invariant", "model.dropout": 0.1, "eval.every": 20,
             "checkpoint.every": 0, "run.threads": 1}
 
 
