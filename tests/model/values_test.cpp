@@ -55,7 +55,8 @@ class Model {
       const std::vector<float> values = reference.initial(parameter);
       std::copy(values.begin(), values.end(), master_.as<float>().subspan(offset(found->second)).begin());
     }
-    cpu_flat_kernels().to_bf16(nullptr, master_.as<float>().first(elements()), compute_.as<bf16>().first(elements()));
+    cpu_flat_kernels().to_bf16(nullptr, master_.as<float>().first(elements()),
+                               compute_.as<bf16>().first(elements()));
   }
 
   // The mean loss of the first global batch; its gradients are left for gradient().
