@@ -108,6 +108,18 @@ void Executor::append(Stream& stream, const Segment& segment) const {
   stream.replay(*recorded->second);
 }
 
+std::set<std::string> remarks(const Plan& plan, const Backend& backend) {
+  std::set<std::string> lines;
+  if (backend.context == nullptr) return lines;
+  for (const Node& node : plan.graph.nodes) {
+    std::vector<TensorType> inputs;
+    for (const ValueId input : node.inputs) inputs.push_back(input ? plan.graph.type(input) : TensorType{});
+    if (std::string line = backend.context->remark(*node.op, inputs); !line.empty())
+      lines.insert(std::move(line));
+  }
+  return lines;
+}
+
 void Executor::append_timed(Stream& stream, const Segment& segment, std::vector<StepTimes>& times) const {
   for (std::size_t s = segment.begin; s < segment.end; ++s) {
     StepTimes& entry = times.emplace_back();

@@ -7,7 +7,8 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <span>
+#include <set>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -71,5 +72,8 @@ class Executor {
   // Null until a segment has run once: libraries choose algorithms in a first run, which cannot be recorded.
   mutable std::map<Segment, std::shared_ptr<Recording>> recordings_;
 };
+
+// What a user should know of how a plan will be computed (KernelContext::remark), each line once.
+std::set<std::string> remarks(const Plan& plan, const Backend& backend);
 
 }  // namespace muster

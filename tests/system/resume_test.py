@@ -6,6 +6,7 @@ The instants are random; the seed is printed, and MUSTER_SEED=N takes the same d
 import os
 import random
 import re
+import shutil
 import signal
 import time
 import unittest
@@ -195,6 +196,17 @@ class Resume(unittest.TestCase):
         done = muster.finish(newer)
         self.assertEqual(done.code, 0, done)
         self.assert_arrived(run_dir)
+
+    def test_a_run_that_is_taken_over_while_its_parameters_travel_ends_with_one_line(self):
+        run_dir = self.room / "taken-over"
+        # Messages so large that the ranks copy from each other's memory for most of a step.
+        process = self.start(run_dir, 2, {"model.layers": 4, "model.width": 512, "eval.every": 0, "checkpoint.every": 0})
+        self.wait_for_steps(process, run_dir, 0, 2)
+        shutil.copy(run_dir / "attempts" / "000001", run_dir / "attempts" / "000002")
+        told = muster.finish(process)
+        self.assertEqual(told.code, muster.USER_ERROR, told)
+        self.assertEqual(len(told.complaints()), 1, told)
+        self.assertIn("attempt 2", told.complaints()[0])
 
     def stop_and_go_on(self, name, stop, settings=None):
         run_dir = self.room / name

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
-#include <set>
 #include <spdlog/spdlog.h>
 #include <utility>
 
@@ -76,7 +75,6 @@ class TrainingRun {
     return config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
   }
   void settle();
-  std::set<std::string> remarks() const;
   void write_step_trace();
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void save();
@@ -193,20 +191,6 @@ Attempt TrainingRun::begin_attempt() {
                        std::stoll(gather_strings(comm_, std::to_string(mine), "number of the attempt")[0]));
 }
 
-// What the kernels have to say of the ops of the plan, each line once.
-std::set<std::string> TrainingRun::remarks() const {
-  std::set<std::string> lines;
-  const Graph& graph = plan_.training.graph;
-  KernelContext* const context = machine_.backend().context.get();
-  if (context == nullptr) return lines;
-  for (const Node& node : graph.nodes) {
-    std::vector<TensorType> inputs;
-    for (const ValueId input : node.inputs) inputs.push_back(input ? graph.type(input) : TensorType{});
-    if (std::string line = context->remark(*node.op, inputs); !line.empty()) lines.insert(std::move(line));
-  }
-  return lines;
-}
-
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
@@ -215,7 +199,7 @@ std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
     log->info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
               attempt_.number());
   log->info("{}", describe(plan_, config_, runtime_bytes_));
-  for (const std::string& remark : remarks()) log->info("{}", remark);
+  for (const std::string& remark : remarks(plan_.training, machine_.backend())) log->info("{}", remark);
   if (!host_.ranks.joined.empty()) log->info("{}", host_.ranks.joined);
   return log;
 }
@@ -414,10 +398,10 @@ RunResult run_training(Config config, const RunHost& host) {
   try {
     return run.run();
   } catch (const std::exception& error) {
-    // What only this rank knows is told before its buffers are given back: a GPU's wait for collectives that its peers
-    // will never join.
+    // What only this rank knows ends the job before its buffers are given back: messages to and from them are still under
+    // way, and a GPU waits for collectives that its peers will never join.
     const bool alone = dynamic_cast<const Agreed*>(&error) == nullptr;
-    if (alone && &host.ranks.device != &host.ranks.host) host.ranks.host.abort(report_failure(error));
+    if (alone && host.ranks.host.size() > 1) host.ranks.host.abort(report_failure(error));
     throw;
   }
 }
