@@ -109,11 +109,12 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
     std::map<std::string, std::size_t> index;
     for (std::size_t p = 0; p < plan.training.graph.parameters.size(); ++p)
       index[plan.training.graph[plan.training.graph.parameters[p].value].name] = p;
+    Transfer transfer(machine);
     for (const pytorch::Parameter& parameter : reference.parameters)
-      upload(machine, tensor(plan, state, index.at(parameter.name)),
-             [values = reference.initial(parameter)](std::int64_t begin, std::span<float> piece) {
-               std::copy_n(values.begin() + begin, piece.size(), piece.begin());
-             });
+      transfer.upload(tensor(plan, state, index.at(parameter.name)),
+                      [values = reference.initial(parameter)](std::int64_t begin, std::span<float> piece) {
+                        std::copy_n(values.begin() + begin, piece.size(), piece.begin());
+                      });
 
     Prefetch prefetch(
         loader_options(config, Split::train),
@@ -146,10 +147,10 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
       const auto expected = select(reference.read<float>("parameter/" + parameter.name));
       const auto before = select(reference.initial(parameter));
       std::vector<float> all;
-      download(machine, tensor(plan, state, index.at(parameter.name)),
-               [&](std::int64_t, std::span<const float> piece) {
-                 all.insert(all.end(), piece.begin(), piece.end());
-               });
+      transfer.download(tensor(plan, state, index.at(parameter.name)),
+                        [&](std::int64_t, std::span<const float> piece) {
+                          all.insert(all.end(), piece.begin(), piece.end());
+                        });
       const auto after = select(all);
       const double error = pytorch::distance(after, expected) / pytorch::distance(expected, before);
       EXPECT_LE(error, update_tolerance) << parameter.name;

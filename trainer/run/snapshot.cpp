@@ -89,23 +89,24 @@ std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& 
 }
 
 void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master, Machine& machine) {
+                     std::span<float> master, Transfer& transfer) {
   for (const Segment& segment : segments(graph, space, {0, space.elements})) {
     const Parameter& parameter = graph.parameters[segment.parameter];
     const std::string name = "master/" + graph[parameter.value].name;
     checkpoint.require(name, logical_shape(graph, parameter));
-    upload(machine,
-           master.subspan(static_cast<std::size_t>(segment.flat),
-                          static_cast<std::size_t>(segment.end - segment.begin)),
-           [&](std::int64_t begin, std::span<float> piece) {
-             checkpoint.read(name, segment.begin + begin, segment.begin + begin + std::ssize(piece), piece);
-           });
+    transfer.upload(master.subspan(static_cast<std::size_t>(segment.flat),
+                                   static_cast<std::size_t>(segment.end - segment.begin)),
+                    [&](std::int64_t begin, std::span<float> piece) {
+                      checkpoint.read(name, segment.begin + begin, segment.begin + begin + std::ssize(piece),
+                                      piece);
+                    });
   }
 }
 
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) {
   const Graph& graph = plan.training.graph;
-  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>(), state.machine);
+  Transfer transfer(state.machine);
+  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>(), transfer);
   for (std::size_t b = 0; b < plan.buckets.size(); ++b)
     for (const Segment& segment : segments(graph, plan.training.space, plan.updated[b])) {
       const Parameter& parameter = graph.parameters[segment.parameter];
@@ -116,18 +117,18 @@ void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) 
       for (const auto& [kind, space] :
            {std::pair<const char*, const Buffer&>{"adam.m/", state.m}, {"adam.v/", state.v}}) {
         checkpoint.require(kind + name, logical_shape(graph, parameter));
-        upload(state.machine, space.as<float>().subspan(offset, size),
-               [&, &prefix = kind](std::int64_t begin, std::span<float> piece) {
-                 checkpoint.read(prefix + name, segment.begin + begin,
-                                 segment.begin + begin + std::ssize(piece), piece);
-               });
+        transfer.upload(space.as<float>().subspan(offset, size),
+                        [&, &prefix = kind](std::int64_t begin, std::span<float> piece) {
+                          checkpoint.read(prefix + name, segment.begin + begin,
+                                          segment.begin + begin + std::ssize(piece), piece);
+                        });
       }
     }
 }
 
 void check_replicas(ModelState& state, Communicator& comm) {
   std::string mine;
-  download(state.machine, state.master.as<float>(), [&](std::int64_t, std::span<const float> piece) {
+  Transfer(state.machine).download(state.master.as<float>(), [&](std::int64_t, std::span<const float> piece) {
     mine += hex(hash_bytes(std::as_bytes(piece)));
   });
   const std::vector<std::string> all = gather_strings(comm, mine, "hashes of the parameters");

@@ -15,6 +15,7 @@
 #include "trainer/run/run_data.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/training_step.hpp"
+#include "trainer/step/transfer.hpp"
 
 namespace muster {
 
@@ -37,7 +38,7 @@ std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& 
 // Parameters whole, moments as far as this rank updates them.
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state);
 void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master, Machine& machine);
+                     std::span<float> master, Transfer& transfer);
 
 // Throws Defect naming the ranks unless the parameters are the same bits on all of them.
 void check_replicas(ModelState& state, Communicator& comm);

@@ -32,7 +32,8 @@ TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> ste
 
   const auto elements = static_cast<std::uint64_t>(plan.space.elements);
   master_ = machine.take(MemoryKind::parameters, elements * 4);
-  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>(), machine);
+  Transfer transfer(machine);
+  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>(), transfer);
   if (config.run.precision == Precision::bf16) {
     compute_ = machine.take(MemoryKind::compute_weights, elements * 2);
     machine.stream().enqueue([&machine, this](NativeStream native) {

@@ -4,44 +4,9 @@
 
 #include "core/hash.hpp"
 #include "model/ops/flat.hpp"
+#include "trainer/step/transfer.hpp"
 
 namespace muster {
-namespace {
-
-// Elements that go to or from a device at once; a multiple of flat_block.
-constexpr std::size_t transfer_elements = std::size_t{4} << 20;
-
-Buffer transfer_memory(Machine& machine, std::size_t elements) {
-  return machine.take_staging(MemoryKind::checkpoint, std::min(transfer_elements, elements) * sizeof(float));
-}
-
-}  // namespace
-
-void upload(Machine& machine, std::span<float> to, const FillPiece& fill) {
-  if (machine.is_cpu()) return fill(0, to);
-  const Buffer memory = transfer_memory(machine, to.size());
-  for (std::size_t begin = 0; begin < to.size(); begin += transfer_elements) {
-    const auto piece = memory.as<float>().first(std::min(transfer_elements, to.size() - begin));
-    fill(static_cast<std::int64_t>(begin), piece);
-    machine.stream().copy(to.data() + begin, piece.data(), piece.size_bytes());
-    machine.stream().synchronize();
-  }
-}
-
-void download(Machine& machine, std::span<const float> from, const UsePiece& use) {
-  if (machine.is_cpu()) {
-    machine.stream().synchronize();
-    return use(0, from);
-  }
-  const Buffer memory = transfer_memory(machine, from.size());
-  for (std::size_t begin = 0; begin < from.size(); begin += transfer_elements) {
-    const auto piece = memory.as<float>().first(std::min(transfer_elements, from.size() - begin));
-    machine.stream().copy(piece.data(), from.data() + begin, piece.size_bytes());
-    machine.stream().synchronize();
-    use(static_cast<std::int64_t>(begin), piece);
-  }
-}
-
 ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) : machine(on) {
   const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
   master = machine.take(MemoryKind::parameters, elements * 4);
@@ -63,11 +28,12 @@ ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) :
 void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
   const std::span<float> all = master.as<float>();
   const Graph& graph = plan.training.graph;
+  Transfer transfer(machine);
   for (const Segment& segment : segments(graph, plan.training.space, {0, plan.training.space.elements})) {
     const Parameter& parameter = graph.parameters[segment.parameter];
     const auto values = all.subspan(static_cast<std::size_t>(segment.flat),
                                     static_cast<std::size_t>(segment.end - segment.begin));
-    upload(machine, values, [&](std::int64_t begin, std::span<float> piece) {
+    transfer.upload(values, [&](std::int64_t begin, std::span<float> piece) {
       if (parameter.init.kind == Init::Kind::constant)
         std::fill(piece.begin(), piece.end(), parameter.init.scale);
       else

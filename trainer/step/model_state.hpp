@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
 #include <vector>
 
 #include "core/memory.hpp"
@@ -34,13 +32,5 @@ struct ModelState {
 
   Machine& machine;
 };
-
-// Fills `to`, which lies in the device's memory, from a function that writes elements [begin, begin +
-// piece.size()) into the host's. Blocks.
-using FillPiece = std::function<void(std::int64_t begin, std::span<float> piece)>;
-void upload(Machine& machine, std::span<float> to, const FillPiece& fill);
-// Hands the elements of `from` to `use`, piece after piece, in the host's memory. Blocks.
-using UsePiece = std::function<void(std::int64_t begin, std::span<const float> piece)>;
-void download(Machine& machine, std::span<const float> from, const UsePiece& use);
 
 }  // namespace muster
