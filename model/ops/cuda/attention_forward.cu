@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(tile_threads)
         top = fmaxf(top, scores[i][j]);
       }
       const float before = largest[i];
-      largest[i] = fmaxf(before, row_max(top));
+      largest[i] = fmaxf(before, warp_max<column_groups>(top));
       const float offset = largest[i] == -INFINITY ? 0 : largest[i];
       const float decay = exp2f(before - offset);
       total[i] *= decay;
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(tile_threads)
 
   MUSTER_UNROLL
   for (int i = 0; i < R; ++i) {
-    const float row_total = row_sum(total[i]);
+    const float row_total = warp_sum<column_groups>(total[i]);
     if (own + i > last) continue;
     const float inverse = row_total == 0 ? 0 : 1 / row_total;
     T* o = t.o.at(sample, own + i, head * problem.head_size);

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(tile_threads)
       for (int e = 0; e < 4; ++e)
         products = fmaf(o[e], d_o[(place.row_group + i * row_groups) * width + column + e], products);
     }
-    delta[i] = row_sum(products);
+    delta[i] = warp_sum<column_groups>(products);
     lse[i] = there ? log2_e * t.lse[statistics + i] : 0;
     ranges[i] = there ? keys_of(problem, sample, own + i) : Range{};
     if (there && place.column_group == 0) t.delta[statistics + i] = delta[i];
@@ -117,8 +117,7 @@ __global__ void __launch_bounds__(tile_threads)
   MUSTER_DYNAMIC_SHARED(float, k);
   float *v = k + rows * width, *q = v + rows * width, *d_o = q + tile_columns * width,
         *shared_scores = d_o + tile_columns * width;
-  __shared__ float shared_lse[tile_columns], shared_delta[tile_columns];
-  __shared__ int shared_begin[tile_columns], shared_end[tile_columns];
+  __shared__ QueryColumns<tile_columns> columns;
 
   const Place place;
   const int sample = static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y);
@@ -138,17 +137,7 @@ __global__ void __launch_bounds__(tile_threads)
       __syncthreads();
       load_tile<tile_columns, 4, width>(t.q, sample, head, size, query, queries, q);
       load_tile<tile_columns, 4, width>(t.d_o, sample, head, size, query, queries, d_o);
-      if (threadIdx.x < tile_columns) {
-        const int column = static_cast<int>(threadIdx.x);
-        const bool there = query + column < queries.end;
-        const std::int64_t at =
-            (static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + query + column;
-        const Range range = there ? keys_of(problem, sample, query + column) : Range{};
-        shared_lse[column] = there ? log2_e * t.lse[at] : 0;
-        shared_delta[column] = there ? t.delta[at] : 0;
-        shared_begin[column] = range.begin;
-        shared_end[column] = range.end;
-      }
+      columns.load(problem, t, sample, head, query, queries.end);
       __syncthreads();
       float scores[R][4], slopes[R][4];
       multiply_transposed<R, width>(place, k, q, size, scores);
@@ -156,8 +145,8 @@ __global__ void __launch_bounds__(tile_threads)
       MUSTER_UNROLL
       for (int j = 0; j < 4; ++j) {
         const int column = 4 * place.column_group + j;
-        const Range range{shared_begin[column], shared_end[column]};
-        const float lse = shared_lse[column], delta = shared_delta[column];
+        const Range range{columns.begin[column], columns.end[column]};
+        const float lse = columns.lse[column], delta = columns.delta[column];
         float kept[R];
         MUSTER_UNROLL
         for (int i = 0; i < R; ++i) kept[i] = 1;

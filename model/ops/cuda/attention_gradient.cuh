@@ -13,6 +13,29 @@ struct GradientTensors {
   float* delta;  // [B, H, T_q], of the workspace
 };
 
+// What a tile of queries brings to the gradients of keys, in shared memory.
+template <int queries>
+struct QueryColumns {
+  float lse[queries], delta[queries];  // lse in binary logarithms
+  int begin[queries], end[queries];    // of the keys that a query sees; of none behind the last query
+
+  // By the block's first threads; visible after the next barrier.
+  template <class T>
+  __device__ void load(const AttentionProblem& problem, const GradientTensors<T>& t, int sample, int head,
+                       int first, int last) {
+    const int column = static_cast<int>(threadIdx.x);
+    if (column >= queries) return;
+    const bool there = first + column < last;
+    const std::int64_t at =
+        (static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + first + column;
+    const Range range = there ? keys_of(problem, sample, first + column) : Range{};
+    lse[column] = there ? log2_e * t.lse[at] : 0;
+    delta[column] = there ? t.delta[at] : 0;
+    begin[column] = range.begin;
+    end[column] = range.end;
+  }
+};
+
 void own_attention_gradient(const AttentionGradient& op, const KernelArgs& args);
 
 // The same for heads of up to 128.

@@ -21,19 +21,8 @@ __global__ void __launch_bounds__(tensor_threads)
   if (cached)
     problem.keys = min(problem.keys, static_cast<int>(problem.scalars->kv_length) + problem.queries);
 
-  const int warp = static_cast<int>(threadIdx.x) / warp_size,
-            lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int sample = static_cast<int>(blockIdx.z), head = static_cast<int>(blockIdx.y),
-            size = problem.head_size;
-  const int kv_head = head / (problem.heads / problem.kv_heads);
-  const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * tensor_rows;
-  const int last = min(first + tensor_rows, problem.queries) - 1;
-  const int warp_first = first + warp * warp_rows, own = warp_first + lane / 4;  // and own + 8
-  const Range keys{keys_of(problem, sample, first).begin, keys_of(problem, sample, last).end};
-  Range warp_keys;
-  if (warp_first <= last)
-    warp_keys = {keys_of(problem, sample, warp_first).begin,
-                 keys_of(problem, sample, min(warp_first + warp_rows - 1, last)).end};
+  const auto [warp, lane, sample, head, kv_head, first, last, own, keys, warp_keys] = query_rows(problem);
+  const int size = problem.head_size;
   const float scale = problem.scale * log2_e;
 
   load_tile<tensor_rows, depth>(t.q, sample, head, size, first, {first, last + 1}, InOrder{}, shared_q);

@@ -21,19 +21,8 @@ __global__ void __launch_bounds__(tensor_threads)
   bf *shared_d_o = shared_q + tensor_rows * stride, *k = shared_d_o + tensor_rows * stride,
      *v = k + tile_columns * stride;
 
-  const int warp = static_cast<int>(threadIdx.x) / warp_size,
-            lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int sample = static_cast<int>(blockIdx.z), head = static_cast<int>(blockIdx.y),
-            size = problem.head_size;
-  const int kv_head = head / (problem.heads / problem.kv_heads);
-  const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * tensor_rows;
-  const int last = min(first + tensor_rows, problem.queries) - 1;
-  const int warp_first = first + warp * warp_rows, own = warp_first + lane / 4;  // and own + 8
-  const Range keys{keys_of(problem, sample, first).begin, keys_of(problem, sample, last).end};
-  Range warp_keys;
-  if (warp_first <= last)
-    warp_keys = {keys_of(problem, sample, warp_first).begin,
-                 keys_of(problem, sample, min(warp_first + warp_rows - 1, last)).end};
+  const auto [warp, lane, sample, head, kv_head, first, last, own, keys, warp_keys] = query_rows(problem);
+  const int size = problem.head_size;
   const float scale = problem.scale * log2_e;
 
   load_tile<tensor_rows, depth>(t.q, sample, head, size, first, {first, last + 1}, InOrder{}, shared_q);
@@ -117,8 +106,7 @@ __global__ void __launch_bounds__(tensor_threads)
   constexpr int stride = tensor_stride<depth>;
   MUSTER_DYNAMIC_SHARED(bf, k);
   bf *v = k + tensor_rows * stride, *q = v + tensor_rows * stride, *d_o = q + tile_columns * stride;
-  __shared__ float shared_lse[tile_columns], shared_delta[tile_columns];
-  __shared__ int shared_begin[tile_columns], shared_end[tile_columns];
+  __shared__ QueryColumns<tile_columns> columns;
 
   const int warp = static_cast<int>(threadIdx.x) / warp_size,
             lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -144,17 +132,7 @@ __global__ void __launch_bounds__(tensor_threads)
       __syncthreads();
       load_tile<tile_columns, depth>(t.q, sample, head, size, query, queries, InOrder{}, q);
       load_tile<tile_columns, depth>(t.d_o, sample, head, size, query, queries, InOrder{}, d_o);
-      if (threadIdx.x < tile_columns) {
-        const int column = static_cast<int>(threadIdx.x);
-        const bool there = query + column < queries.end;
-        const std::int64_t at =
-            (static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + query + column;
-        const Range range = there ? keys_of(problem, sample, query + column) : Range{};
-        shared_lse[column] = there ? log2_e * t.lse[at] : 0;
-        shared_delta[column] = there ? t.delta[at] : 0;
-        shared_begin[column] = range.begin;
-        shared_end[column] = range.end;
-      }
+      columns.load(problem, t, sample, head, query, queries.end);
       __syncthreads();
       if (query >= warp_queries.end || query + tile_columns <= warp_queries.begin) continue;
       SumBlock scores[tile_columns / 16], slopes[tile_columns / 16];
@@ -175,8 +153,8 @@ __global__ void __launch_bounds__(tensor_threads)
         MUSTER_UNROLL
         for (int j = 0; j < 4; ++j) {
           const int column = 16 * n + j / 2 * 8 + lane % 4 * 2 + j % 2;
-          const Range range{shared_begin[column], shared_end[column]};
-          const float lse = shared_lse[column], delta = shared_delta[column];
+          const Range range{columns.begin[column], columns.end[column]};
+          const float lse = columns.lse[column], delta = columns.delta[column];
           float kept[2] = {1, 1};
           if (problem.kept_factor > 1) drop(problem, sample, head, query + column, own, kept);
           MUSTER_UNROLL

@@ -53,6 +53,33 @@ __device__ inline void load_tile(const HeadRows<const __nv_bfloat16>& from, int 
   }
 }
 
+// Which queries a block and its threads work on, and the keys that any of these may see.
+struct QueryRows {
+  int warp, lane, sample, head, kv_head;
+  int first, last;  // of the block's queries
+  int own;          // a thread has this query and own + 8
+  Range keys, warp_keys;
+};
+// The longest rows of a causal mask go first.
+__device__ inline QueryRows query_rows(const AttentionProblem& problem) {
+  QueryRows rows;
+  rows.warp = static_cast<int>(threadIdx.x) / warp_size;
+  rows.lane = static_cast<int>(threadIdx.x) % warp_size;
+  rows.sample = static_cast<int>(blockIdx.z);
+  rows.head = static_cast<int>(blockIdx.y);
+  rows.kv_head = rows.head / (problem.heads / problem.kv_heads);
+  rows.first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * tensor_rows;
+  rows.last = min(rows.first + tensor_rows, problem.queries) - 1;
+  const int warp_first = rows.first + rows.warp * warp_rows;
+  rows.own = warp_first + rows.lane / 4;
+  rows.keys = {keys_of(problem, rows.sample, rows.first).begin, keys_of(problem, rows.sample, rows.last).end};
+  rows.warp_keys = {};
+  if (warp_first <= rows.last)
+    rows.warp_keys = {keys_of(problem, rows.sample, warp_first).begin,
+                      keys_of(problem, rows.sample, min(warp_first + warp_rows - 1, rows.last)).end};
+  return rows;
+}
+
 template <int blocks>
 __device__ inline void clear(SumBlock (&sums)[blocks]) {
   MUSTER_UNROLL

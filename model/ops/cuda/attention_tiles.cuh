@@ -124,18 +124,6 @@ __device__ inline void multiply_add(const Place& place, const float (&scores)[ro
   }
 }
 
-// Over the eight threads of a row; all of them get the result.
-__device__ inline float row_sum(float x) {
-  for (int distance = column_groups / 2; distance > 0; distance /= 2)
-    x += __shfl_xor_sync(all_lanes, x, distance);
-  return x;
-}
-__device__ inline float row_max(float x) {
-  for (int distance = column_groups / 2; distance > 0; distance /= 2)
-    x = fmaxf(x, __shfl_xor_sync(all_lanes, x, distance));
-  return x;
-}
-
 // Calls body with a constant: the chunks of 32 columns that a head is padded to. bf16 comes here with heads that
 // are too large for tensor cores.
 template <class T, class Body>

@@ -108,15 +108,15 @@ __device__ inline void store_floats(T* to, const Floats<W>& floats) {
   }
 }
 
-// By butterflies: every lane has the same bits.
-template <class T>
+// Over each run of `lanes` lanes (a power of two) of a warp, by butterflies: all of them have the same bits.
+template <int lanes = warp_size, class T>
 __device__ inline T warp_sum(T x) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2)
-    x += __shfl_xor_sync(all_lanes, x, distance);
+  for (int distance = lanes / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(all_lanes, x, distance);
   return x;
 }
+template <int lanes = warp_size>
 __device__ inline float warp_max(float x) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2)
+  for (int distance = lanes / 2; distance > 0; distance /= 2)
     x = fmaxf(x, __shfl_xor_sync(all_lanes, x, distance));
   return x;
 }
