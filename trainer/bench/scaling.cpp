@@ -21,6 +21,15 @@ double mean_of_ranks(Communicator& comm, double value) {
   return value / comm.size();
 }
 
+// The ranks take the same steps: what none of them is spared is no imbalance.
+double least_of_ranks(Communicator& comm, double value) {
+  value = -value;
+  comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::max,
+                  "least of the ranks")
+      .wait();
+  return -value;
+}
+
 // Of what carries gradients and parameters among these ranks: a small exchange, and one as large as a bucket.
 Link measure_link(Communicator& comm, Machine& machine) {
   constexpr std::uint64_t small = 1 << 10, large = 16 << 20;
@@ -60,8 +69,13 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
   const PlanTimes times{table.plan_seconds, table.plan_seconds};
   const StepPrediction predicted = predict_step(device, comm.size(), config, run.plan(), times);
 
-  return {mean_of_ranks(comm, table.seconds), mean_of_ranks(comm, table.exposed),
-          mean_of_ranks(comm, predicted.seconds), mean_of_ranks(comm, predicted.exposed)};
+  std::vector<double> exposed, waited;
+  for (const StepSample& sample : table.samples) {
+    exposed.push_back(least_of_ranks(comm, sample.exposed));
+    waited.push_back(mean_of_ranks(comm, sample.exposed));
+  }
+  return {mean_of_ranks(comm, table.seconds), median(exposed), mean_of_ranks(comm, predicted.seconds),
+          mean_of_ranks(comm, predicted.exposed), median(waited) - median(exposed)};
 }
 
 }  // namespace
@@ -75,8 +89,12 @@ std::vector<int> scaling_counts(int ranks) {
 }
 
 std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world, MemoryAccount& account,
-                                      int steps) {
+                                      int steps, const std::function<void(const ScalingRow&)>& tell) {
   std::vector<ScalingRow> rows;
+  const auto add = [&](const ScalingRow& row) {
+    rows.push_back(row);
+    tell(row);
+  };
   double alone = 0;  // tokens/s of one rank; a batch that it cannot take has no efficiency
   for (const char* mode : {"strong", "weak"}) {
     for (const int ranks : scaling_counts(world.size())) {
@@ -84,8 +102,9 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
       if (mode == std::string_view("weak")) scaled.train.batch *= ranks;
       if (!divides(scaled, ranks)) continue;
       if (ranks == 1 && !rows.empty()) {  // the same step as before
-        rows.push_back(rows.front());
-        rows.back().mode = mode;
+        ScalingRow row = rows.front();
+        row.mode = mode;
+        add(row);
         continue;
       }
       const bool takes_part = world.rank() < ranks;
@@ -100,7 +119,7 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
           static_cast<double>(scaled.train.batch * scaled.train.sequence) / figures.step_seconds;
       if (ranks == 1) alone = row.tokens_per_s;
       row.efficiency = alone > 0 ? row.tokens_per_s / (alone * ranks) : 0;
-      rows.push_back(row);
+      add(row);
     }
   }
   return rows;
@@ -109,11 +128,12 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
 std::string scaling_csv(const std::vector<ScalingRow>& rows) {
   std::string text =
       "mode,ranks,batch,step_seconds,tokens_per_s,efficiency,exposed_seconds,predicted_step_seconds,"
-      "predicted_exposed_seconds\n";
+      "predicted_exposed_seconds,imbalance_seconds\n";
   for (const ScalingRow& row : rows)
-    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.4f},{:.6g},{:.6g},{:.6g}\n", row.mode, row.ranks,
+    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.4f},{:.6g},{:.6g},{:.6g},{:.6g}\n", row.mode, row.ranks,
                         row.batch, row.figures.step_seconds, row.tokens_per_s, row.efficiency,
-                        row.figures.exposed, row.figures.predicted_seconds, row.figures.predicted_exposed);
+                        row.figures.exposed, row.figures.predicted_seconds, row.figures.predicted_exposed,
+                        row.figures.imbalance);
   return text;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,14 @@
 
 namespace muster {
 
-// Means over the ranks, of medians over steps.
+// Medians over steps; means over the ranks.
 struct ScalingFigures {
   double step_seconds = 0;
-  double exposed = 0;  // seconds a step that a rank waits for others
+  // Seconds a step that even the rank that waits least waits for others: who comes last waits for messages only.
+  double exposed = 0;
   double predicted_seconds = 0;
   double predicted_exposed = 0;
+  double imbalance = 0;  // that the ranks wait beyond that, for those that compute longer
 };
 
 struct ScalingRow {
@@ -37,9 +40,10 @@ struct ScalingRow {
 // Counts of ranks that are measured: all up to eight, then powers of two, and all ranks.
 std::vector<int> scaling_counts(int ranks);
 
-// Collective over `world`; every rank returns all rows. Counts by which the batch cannot be divided are left out.
+// Collective over `world`; every rank returns all rows, and hands each to `tell` as soon as it is known. Counts by
+// which the batch cannot be divided are left out.
 std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world, MemoryAccount& account,
-                                      int steps);
+                                      int steps, const std::function<void(const ScalingRow&)>& tell);
 
 std::string scaling_csv(const std::vector<ScalingRow>& rows);
 

@@ -10,8 +10,10 @@ namespace muster {
 
 StepTable bench_step(SyntheticRun& run, int steps) {
   run.run(2);  // libraries choose their algorithms, graphs are recorded
+  StepTable table;
+  table.samples = run.run(steps);
   std::vector<double> seconds, exposed, timed;
-  for (const StepSample& sample : run.run(steps)) {
+  for (const StepSample& sample : table.samples) {
     seconds.push_back(sample.seconds);
     exposed.push_back(sample.exposed);
   }
@@ -23,7 +25,6 @@ StepTable bench_step(SyntheticRun& run, int steps) {
     for (std::size_t s = 0; s < by_step.size(); ++s) by_step[s].push_back(sample.plan_seconds[s]);
   }
 
-  StepTable table;
   table.seconds = median(seconds);
   table.exposed = median(exposed);
   table.timed_seconds = median(timed);

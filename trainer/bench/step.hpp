@@ -10,8 +10,9 @@
 namespace muster {
 
 struct StepTable {
-  double seconds = 0;                // of a step as a training run takes it, median
-  double exposed = 0;                // of these, waiting for other ranks
+  std::vector<StepSample> samples;   // of steps as a training run takes them
+  double seconds = 0;                // of these, median
+  double exposed = 0;                // the same, waiting for other ranks
   double timed_seconds = 0;          // of a step kernel by kernel, median: what the rows divide
   std::vector<OpShare> rows;         // of all micro-batches of this rank, the largest first
   double rest = 0;                   // of timed_seconds, outside the plan's kernels

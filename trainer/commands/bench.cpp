@@ -98,14 +98,18 @@ void print_collective(const CollectiveSpeed& speed) {
   std::fflush(stdout);
 }
 
-void print_scaling(const std::vector<ScalingRow>& rows) {
-  fmt::print("{:<8}{:>6}{:>8}{:>12}{:>12}{:>12}{:>14}{:>14}\n", "", "ranks", "batch", "step ms", "tokens/s",
-             "efficiency", "exposed ms", "predicted ms");
-  for (const ScalingRow& row : rows)
-    fmt::print("{:<8}{:>6}{:>8}{:>12.2f}{:>12}{:>12}{:>14.2f}{:>14.2f}\n", row.mode, row.ranks, row.batch,
-               1e3 * row.figures.step_seconds, human_count(row.tokens_per_s),
-               row.efficiency > 0 ? fmt::format("{:.1f}%", 100 * row.efficiency) : "-",
-               1e3 * row.figures.exposed, 1e3 * row.figures.predicted_exposed);
+void print_scaling_heading() {
+  fmt::print("{:<8}{:>6}{:>8}{:>12}{:>12}{:>12}{:>14}{:>14}{:>14}\n", "", "ranks", "batch", "step ms",
+             "tokens/s", "efficiency", "exposed ms", "predicted ms", "imbalance ms");
+  std::fflush(stdout);
+}
+
+void print_scaling(const ScalingRow& row) {
+  fmt::print("{:<8}{:>6}{:>8}{:>12.2f}{:>12}{:>12}{:>14.2f}{:>14.2f}{:>14.2f}\n", row.mode, row.ranks,
+             row.batch, 1e3 * row.figures.step_seconds, human_count(row.tokens_per_s),
+             row.efficiency > 0 ? fmt::format("{:.1f}%", 100 * row.efficiency) : "-",
+             1e3 * row.figures.exposed, 1e3 * row.figures.predicted_exposed, 1e3 * row.figures.imbalance);
+  std::fflush(stdout);
 }
 
 ordered_json scaling_json(const std::vector<ScalingRow>& rows) {
@@ -119,7 +123,8 @@ ordered_json scaling_json(const std::vector<ScalingRow>& rows) {
                     {"efficiency", row.efficiency},
                     {"exposed_seconds", row.figures.exposed},
                     {"predicted_step_seconds", row.figures.predicted_seconds},
-                    {"predicted_exposed_seconds", row.figures.predicted_exposed}});
+                    {"predicted_exposed_seconds", row.figures.predicted_exposed},
+                    {"imbalance_seconds", row.figures.imbalance}});
   return json;
 }
 
@@ -210,13 +215,15 @@ int bench_comm_command(const BenchOptions& options) {
 int bench_scaling_command(const BenchScalingOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     const Config config = config_of(comm, options);
-    const std::vector<ScalingRow> rows = bench_scaling(config, comm, account, options.steps);
+    const bool speaks = comm.rank() == 0 && !options.json;
+    if (speaks) print_scaling_heading();
+    const std::vector<ScalingRow> rows =
+        bench_scaling(config, comm, account, options.steps, [&](const ScalingRow& row) {
+          if (speaks) print_scaling(row);
+        });
     agree(comm, "writing the figures", [&] {
       if (comm.rank() != 0) return;
-      if (options.json)
-        fmt::print("{}\n", scaling_json(rows).dump(2));
-      else
-        print_scaling(rows);
+      if (options.json) fmt::print("{}\n", scaling_json(rows).dump(2));
       if (options.output.empty()) return;
       std::error_code failed;
       std::filesystem::create_directories(options.output, failed);

@@ -132,7 +132,10 @@ TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
   const Config config = small();
   run_ranks(3, [&](Communicator& comm) {
     MemoryAccount account;
-    const std::vector<ScalingRow> rows = bench_scaling(config, comm, account, 1);
+    std::size_t told = 0;
+    const std::vector<ScalingRow> rows =
+        bench_scaling(config, comm, account, 1, [&](const ScalingRow&) { ++told; });
+    EXPECT_EQ(told, rows.size());
     std::vector<std::string> seen;
     for (const ScalingRow& row : rows) {
       seen.push_back(row.mode + " " + std::to_string(row.ranks) + " " + std::to_string(row.batch));
@@ -140,6 +143,7 @@ TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
       EXPECT_DOUBLE_EQ(row.tokens_per_s, tokens / row.figures.step_seconds);
       EXPECT_NEAR(row.efficiency, row.tokens_per_s / rows.front().tokens_per_s / row.ranks, 1e-12);
       EXPECT_GT(row.figures.predicted_seconds, row.figures.predicted_exposed);
+      EXPECT_GE(row.figures.imbalance, 0);
       if (row.ranks == 1) {
         EXPECT_EQ(row.figures.predicted_exposed, 0);
       }
@@ -157,11 +161,11 @@ TEST(Bench, scaling_measures_few_numbers_of_many_ranks) {
 }
 
 TEST(Bench, scaling_is_told_as_a_table_that_other_programs_read) {
-  ScalingRow row{"weak", 2, 16, {0.5, 0.1, 0.45, 0.08}, 512, 0.9};
+  ScalingRow row{"weak", 2, 16, {0.5, 0.1, 0.45, 0.08, 0.02}, 512, 0.9};
   EXPECT_EQ(scaling_csv({row}),
             "mode,ranks,batch,step_seconds,tokens_per_s,efficiency,exposed_seconds,predicted_step_seconds,"
-            "predicted_exposed_seconds\n"
-            "weak,2,16,0.5,512,0.9000,0.1,0.45,0.08\n");
+            "predicted_exposed_seconds,imbalance_seconds\n"
+            "weak,2,16,0.5,512,0.9000,0.1,0.45,0.08,0.02\n");
 }
 
 }  // namespace
