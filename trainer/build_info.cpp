@@ -99,7 +99,7 @@ std::string fingerprint(const std::string& device) {
 }
 
 std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
-                         const std::string& device) {
+                         const std::string& device, const std::string& fingerprint) {
   nlohmann::ordered_json json;
   json["muster"] = version();
   json["attempt"] = attempt;
@@ -113,7 +113,7 @@ std::string describe_run(std::int64_t attempt, const std::vector<std::string>& h
   json["instruction_sets"] = instruction_sets();
   json["compiler"] = "gcc " __VERSION__;
   for (const auto& [name, text] : library_versions()) json["libraries"][name] = text;
-  json["fingerprint"] = fingerprint(device);
+  json["fingerprint"] = fingerprint;
   return json.dump(2) + "\n";
 }
 

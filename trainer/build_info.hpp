@@ -14,12 +14,12 @@ std::string version();  // "0.1.0"
 std::vector<std::pair<std::string, std::string>> library_versions();
 
 // What the bits of a computation depend on beside its configuration: the hash of this binary, the instruction
-// sets of this processor, the versions of libraries that compute, the type of device. Equal texts promise
-// equal bits.
+// sets of this processor, the versions of libraries that compute, the device's own (Machine::fingerprint). Equal
+// texts promise equal bits.
 std::string fingerprint(const std::string& device);
 
 // The content of run.json. `hosts`: the host of each rank.
 std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
-                         const std::string& device);
+                         const std::string& device, const std::string& fingerprint);
 
 }  // namespace muster

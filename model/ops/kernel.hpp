@@ -27,6 +27,8 @@ class KernelContext {
   virtual ~KernelContext() = default;
   // What a user should know of how this op will be computed: a slower way than the best, and why; mostly empty.
   virtual std::string remark(const Op&, std::span<const TensorType>) { return {}; }
+  // Names and versions of the libraries that compute: bits depend on them.
+  virtual std::string libraries() const = 0;
 };
 
 struct KernelArgs {

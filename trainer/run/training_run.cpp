@@ -154,7 +154,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
 
 // Bits are promised only where ranks compute alike.
 std::string TrainingRun::agree_on_fingerprint() const {
-  const std::string mine = fingerprint(machine_.device().fingerprint());
+  const std::string mine = fingerprint(machine_.fingerprint());
   const std::vector<std::string> all = gather_strings(comm_, mine, "fingerprints");
   agree(comm_, "comparing fingerprints", [&] {
     if (config_.train.reduction == Reduction::invariant && mine != all[0])
@@ -237,7 +237,7 @@ void TrainingRun::start_or_resume() {
     if (!rank_0()) return;
     write_text_atomically(folder_.config(), to_toml(config_));
     write_text_atomically(folder_.description(),
-                          describe_run(attempt_.number(), hosts, machine_.device().name()));
+                          describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
     metrics_.emplace(folder_.metrics(), progress_.step);
   });
 }

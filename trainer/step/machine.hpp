@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "core/device.hpp"
 #include "core/memory.hpp"
@@ -24,6 +25,11 @@ class Machine {
   const Backend& backend() const { return backend_; }
   const FlatKernels& flat() const { return backend_.flat; }
   Stream& stream() const { return *stream_; }
+  // What bits depend on: the type of device, and the libraries that compute on it.
+  std::string fingerprint() const {
+    const std::string device = device_->fingerprint();
+    return backend_.context ? device + ", " + backend_.context->libraries() : device;
+  }
   bool is_cpu() const { return device_->kind() == DeviceKind::cpu; }
 
   MemoryAccount& account() { return is_cpu() ? host_ : own_; }  // of the device's memory

@@ -92,6 +92,10 @@ class Cudnn final : public AttentionLibrary {
   Cudnn() = default;
   explicit Cudnn(AbsentDevice device) : device_(std::move(device)) {}
 
+  std::string version() const override {
+    return cudnn_missing().empty() ? fmt::format("cuDNN {}", fe::detail::get_backend_version()) : "no cuDNN";
+  }
+
   std::string refusal(const AttentionShape& shape, const TensorType& q_source, const TensorType& kv_source,
                       std::int64_t documents) override {
     if (q_source.dtype != DType::bf16) return "cuDNN's attention is bf16";

@@ -13,6 +13,7 @@ namespace muster::cuda {
 class AttentionLibrary {
  public:
   virtual ~AttentionLibrary() = default;
+  virtual std::string version() const = 0;
   // Why it does not compute this attention and its gradient; empty: it does. Decided from types, so that it holds for
   // the whole of a plan. `documents`: the most that document_starts may tell; 0: there are none.
   virtual std::string refusal(const AttentionShape& shape, const TensorType& q_source,

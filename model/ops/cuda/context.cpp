@@ -1,5 +1,8 @@
 #include "model/ops/cuda/context.hpp"
 
+#include <cublasLt.h>
+#include <fmt/format.h>
+
 #include "core/cuda/check.hpp"
 #include "model/backend.hpp"
 #include "model/ops/cuda/attention_workspace.hpp"
@@ -31,6 +34,10 @@ std::string cuda::Context::remark(const Op& op, std::span<const TensorType> inpu
   return refusal.empty()
              ? refusal
              : "attention is computed by Muster's own kernels, because cuDNN's is refused: " + refusal;
+}
+
+std::string cuda::Context::libraries() const {
+  return fmt::format("cuBLASLt {}, {}", cublasLtGetVersion(), attention->version());
 }
 
 std::shared_ptr<KernelContext> make_cuda_context() { return std::make_shared<cuda::Context>(); }

@@ -13,6 +13,7 @@ namespace muster::cuda {
 struct Context final : KernelContext {
   Context();
   std::string remark(const Op& op, std::span<const TensorType> inputs) override;
+  std::string libraries() const override;
 
   int multiprocessors = 1;
   int shared_bytes = 48 << 10;  // of a block, at most

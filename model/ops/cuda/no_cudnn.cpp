@@ -7,6 +7,7 @@ namespace {
 
 class NoLibrary final : public AttentionLibrary {
  public:
+  std::string version() const override { return "no cuDNN"; }
   std::string refusal(const AttentionShape&, const TensorType&, const TensorType&, std::int64_t) override {
     return "built without cuDNN";
   }
