@@ -109,7 +109,7 @@ void softmax(const SoftmaxRows<T>& rows, std::int64_t count, int shared_bytes, N
   const std::int64_t fits = (shared_bytes - reserved) / static_cast<int>(sizeof(Vector<T>)) * width;
   parts.kept = rows.gradient ? static_cast<int>(std::min(fits, rows.stride)) : 0;
   const std::size_t bytes = static_cast<std::size_t>(parts.kept) * sizeof(T);
-  if (bytes > 48u << 10) allow_shared(softmax_kernel<T>, bytes);
+  if (bytes + reserved > 48u << 10) allow_shared(softmax_kernel<T>, bytes);
   launch(softmax_kernel<T>, dim3(static_cast<unsigned>(count)), dim3(whole_warps(rows.stride / width)), bytes,
          stream, parts);
 }
