@@ -68,6 +68,13 @@ std::string host_name() {
   return name.data();
 }
 
+std::string host_identity() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string boot;
+  file >> boot;
+  return host_name() + " " + boot;
+}
+
 std::uint64_t available_host_bytes() {
   const auto free = field("/proc/meminfo", "MemAvailable:");
   return std::min(free ? *free * 1024 : unlimited, left_in_control_groups());

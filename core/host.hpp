@@ -8,6 +8,10 @@ namespace muster {
 
 std::string host_name();  // "unknown" if it has none
 
+// Of no other host, also where all of them call themselves "localhost": its name, and the id that its system drew when
+// it started.
+std::string host_identity();
+
 // The lesser of the memory that the system calls available and what the control groups (container, batch job)
 // leave.
 std::uint64_t available_host_bytes();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,8 +20,12 @@
 namespace muster {
 namespace {
 
-// Seconds until ranks that have not met in NCCL are given up.
-constexpr double meeting_deadline = 120;
+// Seconds until ranks that have not met in NCCL are given up. A rank may come as late to a first collective, which holds
+// those that wait for it, as to any other: so long that the watchdog, which knows more to tell, speaks first.
+double meeting_deadline(double watchdog) {
+  constexpr double slack = 120;
+  return watchdog > 0 ? watchdog + slack : std::numeric_limits<double>::infinity();
+}
 
 std::int64_t least_of_all(Communicator& comm, std::int64_t value, const char* what) {
   std::int64_t negated = -value;
@@ -38,8 +43,9 @@ std::uint64_t largest_exchange(int ranks) {
 // there. (Batch systems may show each rank its own GPU only, so that all of them call it the first.)
 bool drive_different_gpus(Communicator& comm, const Device& device) {
   const char* const host = std::getenv("NCCL_HOSTID");
-  std::vector<std::string> all = gather_strings(
-      comm, (host != nullptr ? host : host_name()) + " " + device.pci_bus_id(), "places of the ranks' GPUs");
+  std::vector<std::string> all =
+      gather_strings(comm, (host != nullptr ? host : host_identity()) + " " + device.pci_bus_id(),
+                     "places of the ranks' GPUs");
   std::ranges::sort(all);
   return std::ranges::adjacent_find(all) == all.end();
 }
@@ -52,7 +58,7 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
     mine.near = place->cpus;
     mine.node = place->node;
   }
-  const std::string host = host_name();
+  const std::string host = host_identity();
   const std::string bytes(reinterpret_cast<const char*>(&mine), sizeof mine);
   std::vector<Locality> of_host;
   std::size_t place = 0;
@@ -90,7 +96,7 @@ RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount
   if (comm.size() == 1) return;
   const std::uint64_t before = account.now(MemoryKind::communication);
   if (drive_different_gpus(comm, machine_->device())) {
-    device_comm_ = nccl_communicator(comm, machine_->device(), meeting_deadline);
+    device_comm_ = nccl_communicator(comm, machine_->device(), meeting_deadline(config.run.watchdog));
     joined_ = "the GPUs are joined by NCCL";
   } else {
     device_comm_ = staged_communicator(comm, machine_->device(), account, largest_exchange(comm.size()));
