@@ -23,4 +23,8 @@ int report_failure(const std::exception& error) {
   return static_cast<int>(code);
 }
 
+void end_job_if_alone(Communicator& comm, const std::exception& error) {
+  if (dynamic_cast<const Agreed*>(&error) == nullptr && comm.size() > 1) comm.abort(report_failure(error));
+}
+
 }  // namespace muster

@@ -4,6 +4,7 @@
 
 #include "core/error.hpp"
 #include "trainer/bench/measure.hpp"
+#include "trainer/failure.hpp"
 
 namespace muster {
 namespace {
@@ -60,8 +61,11 @@ double of_slowest_rank(Communicator& comm, Machine& machine, double seconds) {
   const Buffer shared = machine.take(MemoryKind::communication, sizeof(double));
   machine.stream().copy(shared.data(), &seconds, sizeof(double));
   machine.stream().synchronize();
-  comm.all_reduce({shared.data(), sizeof(double)}, ReduceType::f64, ReduceOp::max, "time of the slowest rank")
-      .wait();
+  ending_job_when_alone(comm, [&] {
+    comm.all_reduce({shared.data(), sizeof(double)}, ReduceType::f64, ReduceOp::max,
+                    "time of the slowest rank")
+        .wait();
+  });
   machine.stream().copy(&seconds, shared.data(), sizeof(double));
   machine.stream().synchronize();
   return seconds;
@@ -92,16 +96,18 @@ CollectiveSpeed measure_collective(Communicator& comm, Machine& machine, const s
   const std::uint64_t piece = std::max(bytes / ranks / sizeof(float), std::uint64_t{1}) * sizeof(float);
   Collectives collectives(comm, machine, piece);
   const int length = row_length(bytes);
-  collectives.start(collective, {}).wait();
   std::vector<double> seconds;
-  for (int round = 0; round < rounds; ++round) {
-    comm.barrier("bench").wait();
-    const double begin = steady_seconds();
-    Event last;
-    for (int i = 0; i < length; ++i) last = collectives.start(collective, last);
-    last.wait();
-    seconds.push_back((steady_seconds() - begin) / length);
-  }
+  ending_job_when_alone(comm, [&] {
+    collectives.start(collective, {}).wait();
+    for (int round = 0; round < rounds; ++round) {
+      comm.barrier("bench").wait();
+      const double begin = steady_seconds();
+      Event last;
+      for (int i = 0; i < length; ++i) last = collectives.start(collective, last);
+      last.wait();
+      seconds.push_back((steady_seconds() - begin) / length);
+    }
+  });
   return {collective, comm.size(), piece * ranks, of_slowest_rank(comm, machine, median(seconds))};
 }
 

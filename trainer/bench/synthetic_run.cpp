@@ -4,6 +4,7 @@
 
 #include "comm/agree.hpp"
 #include "core/parallel.hpp"
+#include "trainer/failure.hpp"
 #include "trainer/plan/host_memory.hpp"
 
 namespace muster {
@@ -40,8 +41,10 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
           [this](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config_, slot, count, batch); },
           machine.host_account(), prefetch_depth, config_.train.micro_batch, machine.device().staging()),
       state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
-      watchdog_(ranks.host, config_.run.watchdog),
+      comm_(ranks.host),
+      watchdog_(comm_, config_.run.watchdog),
       step_(config_, plan_, state_, ranks, progress_) {
+  if (&ranks.device != &comm_) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
   state_.refresh_compute({0, plan_.training.space.elements});
 }
@@ -64,6 +67,14 @@ void SyntheticRun::start(std::vector<StepTimes>* times) {
 }
 
 std::vector<StepSample> SyntheticRun::run(int steps) {
+  return ending_job_when_alone(comm_, [&] { return take_steps(steps); });
+}
+
+SyntheticRun::Timed SyntheticRun::run_timed() {
+  return ending_job_when_alone(comm_, [&] { return take_timed_step(); });
+}
+
+std::vector<StepSample> SyntheticRun::take_steps(int steps) {
   const std::size_t ahead = machine_.is_cpu() ? 1 : TrainingStep::most_pending;
   std::vector<StepSample> samples;
   double before = steady_seconds();
@@ -77,7 +88,7 @@ std::vector<StepSample> SyntheticRun::run(int steps) {
   return samples;
 }
 
-SyntheticRun::Timed SyntheticRun::run_timed() {
+SyntheticRun::Timed SyntheticRun::take_timed_step() {
   Timed timed;
   std::vector<StepTimes> times;
   const double before = steady_seconds();

@@ -1,6 +1,7 @@
 // A training run on made-up tokens: its steps are those of any run, its losses mean nothing.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "comm/watchdog.hpp"
@@ -22,7 +23,7 @@ class SyntheticRun {
 
   const RunPlan& plan() const { return plan_; }
 
-  // Takes steps as a training run does: on GPUs the host is one ahead.
+  // Takes steps as a training run does: on GPUs the host is one ahead. A rank that fails alone ends the job.
   std::vector<StepSample> run(int steps);
 
   struct Timed {
@@ -35,13 +36,17 @@ class SyntheticRun {
  private:
   RunPlan make_plan_or_refuse(const Ranks& ranks);
   void start(std::vector<StepTimes>* times = nullptr);
+  std::vector<StepSample> take_steps(int steps);
+  Timed take_timed_step();
 
   const Config config_;
   Machine& machine_;
   RunPlan plan_;
   Prefetch prefetch_;
   ModelState state_;
+  Communicator& comm_;  // of the hosts
   Watchdog watchdog_;
+  std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
   Progress progress_;
   TrainingStep step_;
   std::int64_t started_ = 0;

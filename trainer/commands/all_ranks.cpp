@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <thread>
 
-#include "comm/agree.hpp"
 #include "comm/mpi/environment.hpp"
 #include "trainer/failure.hpp"
 
@@ -33,8 +32,7 @@ int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body) 
     try {
       code = body(*comm, account);
     } catch (const std::exception& error) {
-      if (dynamic_cast<const Agreed*>(&error) == nullptr && comm->size() > 1)
-        comm->abort(report_failure(error));
+      end_job_if_alone(*comm, error);
       agreed = std::current_exception();
     }
   }

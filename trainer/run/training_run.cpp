@@ -395,15 +395,7 @@ void TrainingRun::save() {
 
 RunResult run_training(Config config, const RunHost& host) {
   TrainingRun run(std::move(config), host);
-  try {
-    return run.run();
-  } catch (const std::exception& error) {
-    // What only this rank knows ends the job before its buffers are given back: messages to and from them are still under
-    // way, and a GPU waits for collectives that its peers will never join.
-    const bool alone = dynamic_cast<const Agreed*>(&error) == nullptr;
-    if (alone && host.ranks.host.size() > 1) host.ranks.host.abort(report_failure(error));
-    throw;
-  }
+  return ending_job_when_alone(host.ranks.host, [&] { return run.run(); });
 }
 
 }  // namespace muster
