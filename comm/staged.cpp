@@ -56,8 +56,8 @@ class StagedCommunicator final : public Communicator {
       outgoing[r] = copy_out(slot, send[r]);
       incoming[r] = slot.take(receive[r].size());
     }
-    const Event arrived = inner_->all_to_all(outgoing, incoming, what, out_->record());
-    return end(slot, arrived, incoming, receive);
+    const Event sent = out_->record();
+    return end(slot, sent, inner_->all_to_all(outgoing, incoming, what, sent), incoming, receive);
   }
 
   Event all_gather(std::span<const std::span<std::byte>> pieces, const std::string& what,
@@ -74,9 +74,9 @@ class StagedCommunicator final : public Communicator {
         staged.push_back(parts.size() - 1 == self() ? copy_out(slot, parts.back())
                                                     : slot.take(parts.back().size()));
       }
-      const Event arrived = inner_->all_gather(staged, what, out_->record());
+      const Event sent = out_->record(), arrived = inner_->all_gather(staged, what, sent);
       staged[self()] = {};
-      return end(slot, arrived, staged, parts);
+      return end(slot, sent, arrived, staged, parts);
     });
   }
 
@@ -86,7 +86,8 @@ class StagedCommunicator final : public Communicator {
     return in_parts(data.size(), slot_bytes_ / element * element, [&](std::size_t offset, std::size_t bytes) {
       Slot slot = begin(after);
       const auto part = data.subspan(offset, bytes), staged = copy_out(slot, part);
-      return end(slot, inner_->all_reduce(staged, type, op, what, out_->record()), std::array{staged},
+      const Event sent = out_->record();
+      return end(slot, sent, inner_->all_reduce(staged, type, op, what, sent), std::array{staged},
                  std::array{part});
     });
   }
@@ -96,8 +97,9 @@ class StagedCommunicator final : public Communicator {
       Slot slot = begin(after);
       const auto part = data.subspan(offset, bytes),
                  staged = rank() == root ? copy_out(slot, part) : slot.take(bytes);
-      const Event sent = inner_->broadcast(staged, root, what, out_->record());
-      return end(slot, sent, std::array{rank() == root ? std::span<std::byte>{} : staged}, std::array{part});
+      const Event sent = out_->record(), arrived = inner_->broadcast(staged, root, what, sent);
+      return end(slot, sent, arrived, std::array{rank() == root ? std::span<std::byte>{} : staged},
+                 std::array{part});
     });
   }
 
@@ -145,8 +147,11 @@ class StagedCommunicator final : public Communicator {
     return staged;
   }
 
+  // What was sent has left the device before its host waits in `in_` for what comes: there it must not wait for
+  // work of the device that nothing orders before.
   template <class Staged, class To>
-  Event end(const Slot& slot, const Event& arrived, const Staged& staged, const To& to) {
+  Event end(const Slot& slot, const Event& sent, const Event& arrived, const Staged& staged, const To& to) {
+    in_->wait(sent);
     in_->wait(arrived);
     for (std::size_t i = 0; i < staged.size(); ++i)
       in_->copy(to[i].data(), staged[i].data(), staged[i].size());
