@@ -2,6 +2,9 @@
 // who waits for whom and ends all ranks with ExitCode::try_again. It also notices lost peers, and devices that
 // fail, while the ranks' own threads wait for them.
 //
+// To ask a device can block, where another thread waits inside the driver for a peer; so one thread asks, and
+// another one sees whether it was answered.
+//
 // Only the time after a collective's start counts: a rank that still computes what it is going to send is not
 // waiting, a rank that waits for it is.
 #pragma once
@@ -9,6 +12,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -35,9 +39,11 @@ class Watchdog {
     std::string line;
     ExitCode code;
   };
-  void watch();
+  void every_interval(const std::function<std::optional<Trouble>()>& look);
   // What is wrong, if anything.
   std::optional<Trouble> trouble() const;
+  std::optional<Trouble> no_answer() const;
+  std::string ending(const std::string& what) const;
   std::string report(const PendingCollective& pending) const;
 
   Communicator& comm_;
@@ -46,7 +52,9 @@ class Watchdog {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
-  std::thread thread_;
+  std::atomic<double> asked_ =
+      0;  // since when `trouble` waits for an answer, in steady seconds; 0: it does not
+  std::thread asking_, watching_;
 };
 
 }  // namespace muster

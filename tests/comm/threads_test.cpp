@@ -1,6 +1,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <gtest/gtest.h>
 #include <stdexcept>
 #include <string>
@@ -133,9 +134,10 @@ TEST(WatchdogDeathTest, names_rank_step_collective_and_peer_and_ends_all_ranks) 
               "muster: rank [02] on .* in sum of the losses at step 41 for rank 1; ending all ranks\n");
 }
 
-// A communicator of a device that has failed.
-class FailedDevice final : public Communicator {
+// A communicator of a device that is asked for what is pending.
+class AskedDevice final : public Communicator {
  public:
+  explicit AskedDevice(std::function<void()> asked) : asked_(std::move(asked)) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
@@ -154,19 +156,34 @@ class FailedDevice final : public Communicator {
   Event barrier(const std::string&) override { return {}; }
   std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
   std::uint64_t bytes_sent() const override { return 0; }
-  std::optional<PendingCollective> oldest_pending() const override { throw Defect("an illegal address"); }
+  std::optional<PendingCollective> oldest_pending() const override {
+    asked_();
+    return std::nullopt;
+  }
   void abort(int exit_code) override { std::_Exit(exit_code); }
+
+ private:
+  std::function<void()> asked_;
 };
+
+void wait_under_a_watchdog_for(std::function<void()> asked) {
+  AskedDevice comm(std::move(asked));
+  const Watchdog watchdog(comm, 0.1);
+  std::this_thread::sleep_for(std::chrono::seconds(60));
+}
 
 TEST(WatchdogDeathTest, tells_of_a_failed_device_and_ends_all_ranks) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  const auto wait_for_a_failed_device = [] {
-    FailedDevice comm;
-    const Watchdog watchdog(comm, 0.1);
-    std::this_thread::sleep_for(std::chrono::seconds(60));
-  };
-  EXPECT_EXIT(wait_for_a_failed_device(), testing::ExitedWithCode(1),
-              "muster: rank 0 on .*: an illegal address; ending all ranks\n");
+  EXPECT_EXIT(wait_under_a_watchdog_for([] { throw Defect("an illegal address"); }),
+              testing::ExitedWithCode(1), "muster: rank 0 on .*: an illegal address; ending all ranks\n");
+}
+
+// As a driver does while another thread of the process waits in it for a lost peer.
+TEST(WatchdogDeathTest, ends_all_ranks_when_asking_the_device_blocks) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(wait_under_a_watchdog_for([] { std::this_thread::sleep_for(std::chrono::seconds(60)); }),
+              testing::ExitedWithCode(75),
+              "muster: rank 0 on .*: its device has not answered for .*ending all ranks\n");
 }
 
 TEST(Watchdog, is_silent_while_a_rank_computes_what_it_will_send) {
