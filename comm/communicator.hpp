@@ -51,6 +51,10 @@ class Communicator {
   virtual Event all_gather(std::span<const std::span<std::byte>> pieces, const std::string& what,
                            const Event& after = {}) = 0;
 
+  // Many small ones at once: each of `rounds` as all_gather takes its pieces. All is complete when every event is.
+  virtual std::vector<Event> all_gathers(std::span<const std::vector<std::span<std::byte>>> rounds,
+                                         const std::string& what, const Event& after = {});
+
   // In place; every rank ends with the same bits. Meant for small data (losses, hashes, flags). Contributions
   // are combined in rank order, but where the backend sums (see sums): there in an order of its own.
   virtual Event all_reduce(std::span<std::byte> data, ReduceType type, ReduceOp op, const std::string& what,

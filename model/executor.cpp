@@ -81,10 +81,11 @@ void Executor::run(Stream& stream, const Bindings& bindings, const StepScalars& 
       append(stream, segment);
     segment.begin = end;
   };
-  for (const std::size_t cut : cuts_) {
-    append_until(cut);
-    if (options.at_cut) options.at_cut(cut);
-  }
+  if (options.at_cut)
+    for (const std::size_t cut : cuts_) {
+      append_until(cut);
+      options.at_cut(cut);
+    }
   append_until(plan_.steps.size());
 }
 

@@ -119,16 +119,21 @@ class NcclCommunicator final : public Communicator {
   Event all_gather(std::span<const std::span<std::byte>> pieces, const std::string& what,
                    const Event& after) override {
     check(pieces.size() == ranks(), "all_gather wants a piece of each rank");
-    const std::size_t mine = pieces[self()].size();
-    return issue(what, after, mine * (ranks() - 1), [&](ncclComm_t comm, cudaStream_t stream) {
-      if (divide_one_array(pieces)) {
-        check_nccl(ncclAllGather(pieces[self()].data(), pieces[0].data(), mine, ncclUint8, comm, stream),
-                   "ncclAllGather", comm);
-        return;
-      }
-      for (int root = 0; root < size(); ++root)
-        broadcast_from(root, pieces[static_cast<std::size_t>(root)], comm, stream);
-    });
+    return issue(what, after, pieces[self()].size() * (ranks() - 1),
+                 [&](ncclComm_t comm, cudaStream_t stream) { gather(pieces, comm, stream); });
+  }
+
+  // One launch for all.
+  std::vector<Event> all_gathers(std::span<const std::vector<std::span<std::byte>>> rounds,
+                                 const std::string& what, const Event& after) override {
+    std::uint64_t bytes = 0;
+    for (const auto& pieces : rounds) {
+      check(pieces.size() == ranks(), "all_gather wants a piece of each rank");
+      bytes += pieces[self()].size() * (ranks() - 1);
+    }
+    return {issue(what, after, bytes, [&](ncclComm_t comm, cudaStream_t stream) {
+      for (const auto& pieces : rounds) gather(pieces, comm, stream);
+    })};
   }
 
   Event all_reduce(std::span<std::byte> data, ReduceType type, ReduceOp op, const std::string& what,
@@ -233,6 +238,17 @@ class NcclCommunicator final : public Communicator {
     for (std::size_t r = 0; r < pieces.size(); ++r)
       if (r != self()) bytes += pieces[r].size_bytes();
     return bytes;
+  }
+
+  void gather(std::span<const std::span<std::byte>> pieces, ncclComm_t comm, cudaStream_t stream) const {
+    if (divide_one_array(pieces)) {
+      check_nccl(ncclAllGather(pieces[self()].data(), pieces[0].data(), pieces[self()].size(), ncclUint8,
+                               comm, stream),
+                 "ncclAllGather", comm);
+      return;
+    }
+    for (int root = 0; root < size(); ++root)
+      broadcast_from(root, pieces[static_cast<std::size_t>(root)], comm, stream);
   }
 
   static void broadcast_from(int root, std::span<std::byte> data, ncclComm_t comm, cudaStream_t stream) {

@@ -38,20 +38,43 @@ void all_to_all_leaves_the_own_piece_alone(Place& place) {
   for (int r = 0; r < ranks; ++r) expect_equal(numbers[index(r)], r == rank ? -1 : r + 1);
 }
 
-void all_gather_fills_one_array_in_place(Place& place) {
-  const int rank = place.comm.rank(), ranks = place.comm.size();
-  for (const auto& ends : {awkward_ends(ranks, 5000), equal_ends(ranks, 3001), equal_ends(ranks, 0)}) {
-    Bytes values(ends.back()), wanted(ends.back());
-    const auto wanted_parts = parts_of(std::span(wanted), ends);
-    for (int r = 0; r < ranks; ++r) {
-      const auto part = wanted_parts[index(r)];
-      std::ranges::copy(message(r, 0, 3, part.size()), part.begin());
-      if (r == rank) std::ranges::copy(part, values.begin() + (part.data() - wanted.data()));
-    }
-    const auto whole = place.array(values);
-    place.comm.all_gather(parts_of(whole.span(), ends), "one array").wait();
-    expect_equal(whole.values(), wanted);
+// One array of a rank before and after its parts, which end at `ends`, have been gathered.
+struct Gathered {
+  Bytes before, after;
+};
+Gathered gathered(int rank, const std::vector<std::size_t>& ends) {
+  Gathered whole{Bytes(ends.back()), Bytes(ends.back())};
+  const auto parts = parts_of(std::span(whole.after), ends);
+  for (std::size_t r = 0; r < parts.size(); ++r) {
+    std::ranges::copy(message(static_cast<int>(r), 0, 3, parts[r].size()), parts[r].begin());
+    if (r == index(rank))
+      std::ranges::copy(parts[r], whole.before.begin() + (parts[r].data() - whole.after.data()));
   }
+  return whole;
+}
+
+void all_gather_fills_one_array_in_place(Place& place) {
+  const int ranks = place.comm.size();
+  for (const auto& ends : {awkward_ends(ranks, 5000), equal_ends(ranks, 3001), equal_ends(ranks, 0)}) {
+    const Gathered wanted = gathered(place.comm.rank(), ends);
+    const auto whole = place.array(wanted.before);
+    place.comm.all_gather(parts_of(whole.span(), ends), "one array").wait();
+    expect_equal(whole.values(), wanted.after);
+  }
+}
+
+void all_gathers_fill_an_array_each(Place& place) {
+  const int ranks = place.comm.size();
+  const std::vector all_ends = {equal_ends(ranks, 40), awkward_ends(ranks, 300), equal_ends(ranks, 0)};
+  std::vector<Place::Array<std::byte>> wholes;
+  std::vector<std::vector<std::span<std::byte>>> rounds;
+  for (const auto& ends : all_ends) {
+    wholes.push_back(place.array(gathered(place.comm.rank(), ends).before));
+    rounds.push_back(parts_of(wholes.back().span(), ends));
+  }
+  for (const Event& done : place.comm.all_gathers(rounds, "three arrays")) done.wait();
+  for (std::size_t i = 0; i < wholes.size(); ++i)
+    expect_equal(wholes[i].values(), gathered(place.comm.rank(), all_ends[i]).after);
 }
 
 // A rank's contribution of wild magnitudes, so that another order of adding gives other bits.
@@ -214,6 +237,7 @@ std::span<const Behaviour> behaviours() {
         BEHAVIOUR(all_to_all_delivers_pieces_of_awkward_sizes),
         BEHAVIOUR(all_to_all_leaves_the_own_piece_alone),
         BEHAVIOUR(all_gather_fills_one_array_in_place),
+        BEHAVIOUR(all_gathers_fill_an_array_each),
         BEHAVIOUR(all_reduce_adds_the_contributions),
         BEHAVIOUR(all_reduce_knows_its_types_and_operations),
         BEHAVIOUR(a_non_finite_value_reaches_every_rank),

@@ -153,19 +153,15 @@ class Player {
   void reduce() {
     const bool several = plan_.ranks > 1;
     if (several) timeline_.communicate(all_gather_seconds(device_, mesh_, 0));  // losses
-    double squares_known = 0;
     for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
       if (several) timeline_.wait(arrived_[b]);
       if (!plan_.reduce_scatters) add(static_cast<std::size_t>(combined_), own_elements(b));
       move("norm", 4 * own_elements(b));
-      const double blocks = elements(plan_.buckets[b].range) / flat_block;
-      if (several)
-        squares_known = timeline_.communicate(
-            all_gather_seconds(device_, mesh_, static_cast<double>(sizeof(double)) * blocks));
     }
-    timeline_.wait(squares_known);
-    move("norm",
-         static_cast<double>(sizeof(double)) * elements({0, plan_.training.space.elements}) / flat_block);
+    const double squares =
+        static_cast<double>(sizeof(double)) * elements({0, plan_.training.space.elements}) / flat_block;
+    if (several) timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, squares)));
+    move("norm", squares);
   }
 
   void update() {

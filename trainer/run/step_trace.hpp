@@ -41,6 +41,12 @@ class TracedCommunicator final : public Communicator {
                    const Event& after) override {
     return noted(what, after, comm_.all_gather(pieces, what, after));
   }
+  std::vector<Event> all_gathers(std::span<const std::vector<std::span<std::byte>>> rounds,
+                                 const std::string& what, const Event& after) override {
+    std::vector<Event> done = comm_.all_gathers(rounds, what, after);
+    for (Event& each : done) each = noted(what, after, each);
+    return done;
+  }
   Event all_reduce(std::span<std::byte> data, ReduceType type, ReduceOp op, const std::string& what,
                    const Event& after) override {
     return noted(what, after, comm_.all_reduce(data, type, op, what, after));

@@ -89,10 +89,11 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
       const bool first = l == 0 && k == 0, last = last_leaf && k + 1 == division.micro_batches_per_leaf();
       ExecutorOptions options;
       options.accumulate = k > 0;
-      options.at_cut = [&](std::size_t cut) {
-        if (first) std::ranges::for_each(cuts_[cut].receive, [&](std::size_t b) { update_.receive(b); });
-        if (last) std::ranges::for_each(cuts_[cut].launch, [&](std::size_t b) { launch(b); });
-      };
+      if (first || last)
+        options.at_cut = [&](std::size_t cut) {
+          if (first) std::ranges::for_each(cuts_[cut].receive, [&](std::size_t b) { update_.receive(b); });
+          if (last) std::ranges::for_each(cuts_[cut].launch, [&](std::size_t b) { launch(b); });
+        };
       options.times = times;
       run_micro_batch(prefetch, bindings, scalars, l, options);
     }

@@ -1,8 +1,5 @@
 #include "trainer/step/gradient_norm.hpp"
 
-#include <fmt/format.h>
-#include <vector>
-
 #include "model/ops/flat.hpp"
 
 namespace muster {
@@ -25,18 +22,18 @@ void GradientNorm::add(std::size_t bucket, std::span<const float> piece) {
                              sums = pieces[static_cast<std::size_t>(plan_.rank)]](NativeStream native) {
     block_squares(native, piece, sums);
   });
-  if (plan_.ranks == 1) return;
-  std::vector<std::span<std::byte>> bytes;
+  std::vector<std::span<std::byte>>& bytes = pieces_.emplace_back();
   for (const std::span<double> sums : pieces) bytes.push_back(std::as_writable_bytes(sums));
-  gathered_.push_back(comm_.all_gather(
-      bytes, fmt::format("sums of squares of the gradient, bucket {}", bucket), machine_.stream().record()));
 }
 
 std::span<double> GradientNorm::gather() {
-  waits_.during([&] {
-    for (const Event& event : gathered_) machine_.stream().wait(event);
-  });
-  gathered_.clear();
+  if (plan_.ranks > 1)
+    waits_.during([&] {
+      for (const Event& event :
+           comm_.all_gathers(pieces_, "sums of squares of the gradient", machine_.stream().record()))
+        machine_.stream().wait(event);
+    });
+  pieces_.clear();
   return squares_.as<double>();
 }
 

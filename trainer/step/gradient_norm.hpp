@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "core/memory.hpp"
@@ -18,9 +19,9 @@ class GradientNorm {
  public:
   GradientNorm(const RunPlan& plan, Machine& machine, Communicator& comm, WaitClock& waits);
 
-  // Appends the squares of this rank's piece of a bucket, and begins to exchange them.
+  // Appends the squares of this rank's piece of a bucket.
   void add(std::size_t bucket, std::span<const float> piece);
-  // Appends the wait for all of them, and returns where they will stand, in the order of the flat space.
+  // Exchanges them, appends the wait for all, and returns where they will stand, in the order of the flat space.
   std::span<double> gather();
 
  private:
@@ -28,8 +29,8 @@ class GradientNorm {
   Machine& machine_;
   Communicator& comm_;
   WaitClock& waits_;
-  Buffer squares_;  // f64, by block
-  std::vector<Event> gathered_;
+  Buffer squares_;                                         // f64, by block
+  std::vector<std::vector<std::span<std::byte>>> pieces_;  // of buckets that were added, by rank
 };
 
 }  // namespace muster
