@@ -13,7 +13,6 @@ namespace {
 
 AttentionLibrary* library_for(const AttentionShape& shape, const TensorView& q, const TensorView& kv,
                               const TensorView& document_starts, const KernelArgs& args) {
-  if (!library_may_compute(shape, q.dtype())) return nullptr;
   AttentionLibrary& library = *context_of(args).attention;
   const std::int64_t documents = document_starts ? document_bound(*document_starts.type) : 0;
   return library.refusal(shape, *q.type, *kv.type, documents).empty() ? &library : nullptr;

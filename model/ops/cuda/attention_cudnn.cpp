@@ -98,9 +98,10 @@ class Cudnn final : public AttentionLibrary {
 
   std::string refusal(const AttentionShape& shape, const TensorType& q_source, const TensorType& kv_source,
                       std::int64_t documents) override {
-    if (q_source.dtype != DType::bf16) return "cuDNN's attention is bf16";
-    if (shape.dropout > 0) return "cuDNN's dropout draws other random numbers";
-    return plans_of(problem_of(shape, q_source, kv_source, documents)).refusal;
+    const Problem problem = problem_of(shape, q_source, kv_source, documents);
+    std::string reason =
+        library_unsuited(shape, q_source.dtype, problem.queries, problem.keys, problem.documents);
+    return reason.empty() ? plans_of(problem).refusal : reason;
   }
 
   void forward(const AttentionShape& shape, const KernelArgs& args) override {

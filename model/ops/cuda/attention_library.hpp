@@ -40,6 +40,11 @@ struct LibrarySlice {
 LibrarySlice library_gradient_slice(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
                                     std::int64_t documents);
 
+// Why attention of these shapes is not left to the library; empty: it is, unless it refuses where the GPU is. Where it
+// is not, plans have no workspace for it.
+std::string library_unsuited(const AttentionShape& shape, DType type, std::int64_t queries, std::int64_t keys,
+                             std::int64_t documents);
+
 // The most workspace that the library may take for these; more, and it refuses. In workspace_attention_library.cpp.
 std::uint64_t library_workspace(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
                                 std::int64_t documents);

@@ -9,11 +9,6 @@ namespace muster::cuda {
 
 inline constexpr int largest_head = 256;
 
-// The library's dropout draws other numbers than ours.
-inline bool library_may_compute(const AttentionShape& shape, DType type) {
-  return type == DType::bf16 && shape.dropout == 0;
-}
-
 // The most documents that document_starts may tell; 0: there are none.
 inline std::int64_t document_bound(const TensorType& document_starts) {
   return document_starts.shape.empty() ? 0 : document_starts.elements() - 1;

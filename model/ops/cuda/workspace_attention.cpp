@@ -20,9 +20,10 @@ void expect_served(const AttentionShape& shape) {
 std::uint64_t attention_workspace(const Op& op, Types inputs, Types, int) {
   const AttentionShape& shape = static_cast<const Attention&>(op).shape();
   expect_served(shape);
-  if (!library_may_compute(shape, inputs[0].dtype)) return 0;
-  return library_workspace(shape, inputs[0].rows() / shape.batch, inputs[1].rows() / shape.batch,
-                           document_bound(inputs[2]));
+  const std::int64_t queries = inputs[0].rows() / shape.batch, keys = inputs[1].rows() / shape.batch;
+  const std::int64_t documents = document_bound(inputs[2]);
+  if (!library_unsuited(shape, inputs[0].dtype, queries, keys, documents).empty()) return 0;
+  return library_workspace(shape, queries, keys, documents);
 }
 
 // Our own kernels keep delta; whether the library computes instead is known only where it is.
@@ -30,9 +31,10 @@ std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, in
   const AttentionShape& shape = static_cast<const AttentionGradient&>(op).shape();
   expect_served(shape);
   const std::int64_t queries = inputs[1].rows() / shape.batch, keys = inputs[2].rows() / shape.batch;
+  const std::int64_t documents = document_bound(inputs[5]);
   const auto delta = static_cast<std::uint64_t>(shape.batch * shape.heads * queries) * sizeof(float);
-  if (!library_may_compute(shape, inputs[1].dtype)) return delta;
-  return std::max(delta, library_gradient_workspace(shape, queries, keys, document_bound(inputs[5])));
+  if (!library_unsuited(shape, inputs[1].dtype, queries, keys, documents).empty()) return delta;
+  return std::max(delta, library_gradient_workspace(shape, queries, keys, documents));
 }
 
 // Of a single query: what each split leaves for each head, D sums and two statistics.

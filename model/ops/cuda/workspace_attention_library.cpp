@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <fmt/format.h>
 
 #include "model/ops/cuda/attention_library.hpp"
 #include "model/ops/cuda/document_layout.hpp"
@@ -9,6 +10,8 @@ namespace {
 // A slice's workspace, so that long sequences do not take tens of gigabytes; one group of heads at the least. Enough
 // work for a GPU all the same: at 1,024 tokens some 500 heads of 8 tiles of queries, at 16,384 two of 128.
 constexpr std::uint64_t slice_bytes = std::uint64_t{1} << 30;
+// So many calls for one gradient cost little beside what they compute.
+constexpr std::int64_t most_document_slices = 8;
 // What a plan takes beside what grows with the shapes, and for each document.
 constexpr std::uint64_t plan_bytes = std::uint64_t{1} << 20, document_bytes = 512;
 
@@ -24,7 +27,29 @@ std::uint64_t head_bytes(const AttentionShape& shape, std::int64_t queries, std:
   return rows * columns * 2 + rows * 4 + grouped;
 }
 
+std::uint64_t bytes_of(const LibrarySlice& slice, const AttentionShape& shape, std::int64_t queries,
+                       std::int64_t keys) {
+  const std::int64_t heads = slice.samples * slice.kv_heads * (shape.heads / shape.kv_heads);
+  return static_cast<std::uint64_t>(heads) * head_bytes(shape, queries, keys);
+}
+
 }  // namespace
+
+std::string library_unsuited(const AttentionShape& shape, DType type, std::int64_t queries, std::int64_t keys,
+                             std::int64_t documents) {
+  if (type != DType::bf16) return "cuDNN's attention is bf16";
+  if (shape.dropout > 0) return "cuDNN's dropout draws other random numbers";
+  if (documents == 0) return {};
+  // Any document may be as long as a sample, and there may be as many as document_starts has room for.
+  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
+  if (const std::uint64_t bytes = bytes_of(slice, shape, queries, keys); bytes > slice_bytes)
+    return fmt::format("the gradient of a document of {} tokens would take {:.1f} GiB, more than {}", queries,
+                       static_cast<double>(bytes) / 0x1p30, slice_bytes >> 30);
+  if (documents > most_document_slices * slice.samples)
+    return fmt::format("the gradient of up to {} documents would be computed {} at a time", documents,
+                       slice.samples);
+  return {};
+}
 
 LibrarySlice library_gradient_slice(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
                                     std::int64_t documents) {
@@ -50,9 +75,7 @@ std::uint64_t library_workspace(const AttentionShape&, std::int64_t, std::int64_
 std::uint64_t library_gradient_workspace(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
                                          std::int64_t documents) {
   const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
-  const auto heads =
-      static_cast<std::uint64_t>(slice.samples) * slice.kv_heads * (shape.heads / shape.kv_heads);
-  std::uint64_t bytes = plan_bytes + heads * head_bytes(shape, queries, keys);
+  std::uint64_t bytes = plan_bytes + bytes_of(slice, shape, queries, keys);
   if (documents > 0)
     bytes += DocumentLayout::bytes(documents + slice.samples) +
              static_cast<std::uint64_t>(documents) * document_bytes;
