@@ -75,6 +75,7 @@ class GraphBuilder {
       return graph_->tensor(fe::graph::Tensor_attributes()
                                 .set_uid(static_cast<std::int64_t>(uid))
                                 .set_data_type(type)
+                                .set_alignment(type == fe::DataType_t::INT64 ? 8 : 4)
                                 .set_dim({entries, 1, 1, 1})
                                 .set_stride({1, 1, 1, 1}));
     };
