@@ -14,8 +14,9 @@ import muster
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny.toml"
 STEPS = 20
-SETTINGS = {"train.steps": STEPS, "train.sequence": 24, "train.reduction": "invariant", "model.dropout": 0.1, "eval.every": 20,
-            "checkpoint.every": 0, "run.threads": 1}
+# Four samples a step, and no long evaluations: every thread of every kernel is a fiber here.
+SETTINGS = {"train.steps": STEPS, "train.batch": 4, "train.shards": 4, "train.sequence": 24, "train.reduction": "invariant",
+            "model.dropout": 0.1, "eval.every": 20, "eval.windows": 8, "checkpoint.every": 0, "run.threads": 1}
 
 
 class Cuda(unittest.TestCase):
