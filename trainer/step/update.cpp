@@ -59,7 +59,7 @@ void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<cons
 
 void Update::receive(std::size_t bucket) {
   if (!gathered_[bucket]) return;
-  waits_.during([&] { state_.machine.stream().wait(*gathered_[bucket]); });
+  if (plan_.ranks > 1) waits_.during([&] { state_.machine.stream().wait(*gathered_[bucket]); });
   state_.refresh_compute(plan_.buckets[bucket].range);
   gathered_[bucket].reset();
 }
