@@ -17,6 +17,7 @@ class CpuDevice final : public Device {
     return std::make_unique<InlineStream>();
   }
   std::uint64_t available_bytes() const override { return available_host_bytes(); }
+  std::uint64_t held_bytes() const override { return resident_bytes(); }
 };
 
 }  // namespace

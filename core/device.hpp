@@ -29,6 +29,8 @@ class Device {
   virtual std::unique_ptr<Stream> make_stream(StreamPriority priority) const = 0;
   // What memory() has left for this process.
   virtual std::uint64_t available_bytes() const = 0;
+  // What is held of memory(): on CPUs by this process (resident_bytes), of a GPU by all that use it.
+  virtual std::uint64_t held_bytes() const = 0;
   // Where the host's system knows it, "0000:1B:00.0"; empty for CPUs.
   virtual std::string pci_bus_id() const { return {}; }
   // Of the calling thread; every thread that appends to streams of this device calls it first.

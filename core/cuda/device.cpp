@@ -140,15 +140,24 @@ class CudaDevice final : public Device {
     return std::make_unique<CudaStream>(priority == StreamPriority::high ? greatest_priority_
                                                                          : least_priority_);
   }
-  std::uint64_t available_bytes() const override {
-    use();
-    std::size_t available = 0, total = 0;
-    check_cuda(cudaMemGetInfo(&available, &total), "asking for a GPU's memory");
-    return available;
+  std::uint64_t available_bytes() const override { return memory_left().available; }
+  std::uint64_t held_bytes() const override {
+    const MemoryLeft left = memory_left();
+    return left.total - left.available;
   }
   void use() const override { check_cuda(cudaSetDevice(ordinal_), "choosing a GPU"); }
 
  private:
+  struct MemoryLeft {
+    std::size_t available = 0, total = 0;
+  };
+  MemoryLeft memory_left() const {
+    use();
+    MemoryLeft left;
+    check_cuda(cudaMemGetInfo(&left.available, &left.total), "asking for a GPU's memory");
+    return left;
+  }
+
   int ordinal_;
   DeviceMemory memory_;
   PinnedMemory staging_;

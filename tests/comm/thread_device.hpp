@@ -22,6 +22,7 @@ class ThreadDevice final : public Device {
   const Memory& memory() const override { return host_memory(); }
   const Memory& staging() const override { return host_memory(); }
   std::uint64_t available_bytes() const override { return available_host_bytes(); }
+  std::uint64_t held_bytes() const override { return resident_bytes(); }
 
   // Pauses of 0 to 200 us before every fourth piece of work.
   std::unique_ptr<Stream> make_stream(StreamPriority) const override {

@@ -71,9 +71,10 @@ TEST_F(CudaDevice, refuses_more_memory_than_it_has_and_works_on) {
 }
 
 TEST_F(CudaDevice, memory_taken_is_no_longer_available) {
-  const std::uint64_t before = device_->available_bytes();
+  const std::uint64_t before = device_->available_bytes(), held = device_->held_bytes();
   const Buffer memory = on_device(64 << 20);
   EXPECT_LE(device_->available_bytes() + (32u << 20), before);
+  EXPECT_GE(device_->held_bytes(), held + (32u << 20));
 }
 
 TEST_F(CudaDevice, work_after_a_wait_sees_what_the_other_stream_wrote) {
@@ -109,10 +110,10 @@ TEST_F(CudaDevice, a_stream_waits_for_the_host_while_its_caller_goes_on) {
 }
 
 TEST_F(CudaDevice, an_event_that_is_not_complete_is_no_failure_to_later_work) {
+  const Buffer from = pinned(), memory = on_device();  // to allocate could wait for what waits for the host
   const Promise promise;
   stream_->wait(promise.event());
   EXPECT_FALSE(stream_->record().complete());
-  const Buffer from = pinned(), memory = on_device();
   EXPECT_NO_THROW(copy(*stream_, memory, from));
   promise.set_complete();
   EXPECT_NO_THROW(stream_->synchronize());

@@ -27,13 +27,16 @@ class Cuda(unittest.TestCase):
         cls.data = muster.prepare(cls.room / "data", documents=600)
         cls.runs = 0
 
-    def train(self, device, ranks, gpus=4, folder=None, **settings):
+    def start(self, device, ranks, gpus=4, folder=None, **settings):
         os.environ["CUDA_ON_HOST_DEVICES"] = str(gpus)  # of the stand-in
         type(self).runs += 1
         folder = folder or str(self.room / f"run-{self.runs}")
         arguments = ["train", str(CONFIG), f"--data.path={self.data}", f"--run.device={device}",
                      f"--run.dir={folder}", *settings.pop("options", []), *muster.keys({**SETTINGS, **settings})]
-        done = muster.run(ranks, arguments)
+        return folder, muster.run(ranks, arguments)
+
+    def train(self, device, ranks, gpus=4, folder=None, **settings):
+        folder, done = self.start(device, ranks, gpus, folder, **settings)
         self.assertEqual(done.code, 0, done)
         return folder
 
@@ -79,6 +82,16 @@ class Cuda(unittest.TestCase):
             names = {event["name"] for event in trace["traceEvents"] if event["ph"] == "X"}
             self.assertTrue(any("attention" in name for name in names), names)
             self.assertTrue(any("reduction of gradients" in name for name in names), names)
+
+    def test_a_plan_leaves_the_libraries_of_a_gpu_their_memory(self):
+        self.addCleanup(os.environ.pop, "CUDA_ON_HOST_MEMORY_MB")
+        os.environ["CUDA_ON_HOST_MEMORY_MB"] = "700"  # 640 of them for the libraries of a rank, 1152 with NCCL
+        folder = self.train("cuda", 1, **{"train.steps": 1})
+        if "CUDA on host" not in (Path(folder) / "run.json").read_text():
+            self.skipTest("a GPU has more memory than its libraries take")
+        _, refused = self.start("cuda", 2, **{"train.steps": 1})
+        self.assertEqual(refused.code, muster.USER_ERROR, refused)
+        self.assertRegex(refused.err, r"the plan and the libraries need 1\.\d+ GiB a rank, .* has [\d.]+ MiB left")
 
     def test_counts_the_bytes_that_the_plan_knew(self):
         log = (Path(self.train("cuda", 2, **{"train.steps": 2})) / "log" / "rank-0.log").read_text()

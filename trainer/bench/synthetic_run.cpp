@@ -55,8 +55,7 @@ RunPlan SyntheticRun::make_plan_or_refuse(const Ranks& ranks) {
         config_, ranks.host.size(), ranks.host.rank(), thread_count(),
         Prefetch::memory(loader_options(config_, Split::train), prefetch_depth, config_.train.micro_batch),
         machine_.device().kind(), ranks.device.sums());
-    refuse_if_too_large(plan.memory, machine_.device().available_bytes(),
-                        machine_.is_cpu() ? ranks.host.local_size() : 1);
+    refuse_if_too_large(plan.memory, machine_.device(), ranks.host.size(), ranks.host.local_size());
     return plan;
   });
 }

@@ -39,10 +39,8 @@ int evaluate_command(const EvaluateOptions& options) {
     MemoryByKind& host = machine.is_cpu() ? planned : on_host;
     host[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
     host[static_cast<std::size_t>(MemoryKind::communication)] = account.now(MemoryKind::communication);
-    agree(comm, "planning", [&] {
-      refuse_if_too_large(planned, machine.device().available_bytes(),
-                          machine.is_cpu() ? comm.local_size() : 1);
-    });
+    agree(comm, "planning",
+          [&] { refuse_if_too_large(planned, machine.device(), comm.size(), comm.local_size()); });
     Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
     // All ranks take the same one, also while a training run saves another.
     std::optional<std::int64_t> step = options.checkpoint;

@@ -83,9 +83,8 @@ int plan_command(const PlanOptions& options) {
   std::optional<Outlook> outlook;
   if (!options.on.empty()) {
     outlook = look_out(options, config, plan);
-    const DeviceModel& device = outlook->device;
-    if (gpu) runtime = device.runtime_bytes + (options.ranks > 1 ? device.communication_runtime_bytes : 0);
-    refuse_if_too_large(plan, runtime, device);
+    if (gpu) runtime = gpu_runtime_bytes(options.ranks);
+    refuse_if_too_large(plan, runtime, outlook->device);
   }
   const Outlook* shown = outlook ? &*outlook : nullptr;
   fmt::print("{}\n", options.json ? describe_json(plan, config, runtime, shown)

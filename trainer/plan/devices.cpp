@@ -53,8 +53,6 @@ constexpr double f32_attention_share = 0.5;
 // a node and between nodes: usual figures, to be replaced by measured ones.
 constexpr double kernel_gap = 2.5 * micro, nvlink_latency = 15 * micro, network_latency = 35 * micro;
 constexpr double network_share = 0.9;
-// CUDA's context with the code of kernels, cuBLASLt and cuDNN; NCCL's channels and their buffers.
-constexpr std::uint64_t runtime_bytes = 640 * mib, nccl_bytes = 512 * mib;
 
 DeviceModel model_from(const Sheet& sheet, Precision precision) {
   const bool bf16 = precision == Precision::bf16;
@@ -73,8 +71,6 @@ DeviceModel model_from(const Sheet& sheet, Precision precision) {
   model.within_node = {nvlink_latency, sheet.nvlink * sheet.nvlink_share};
   model.between_nodes = {network_latency, sheet.network * network_share};
   model.ring = true;
-  model.runtime_bytes = runtime_bytes;
-  model.communication_runtime_bytes = nccl_bytes;
   return model;
 }
 
@@ -85,6 +81,12 @@ std::string lower(std::string_view text) {
 }
 
 }  // namespace
+
+std::uint64_t gpu_runtime_bytes(int ranks) {
+  // CUDA's context with the code of kernels, cuBLASLt and cuDNN; NCCL's channels and their buffers.
+  constexpr std::uint64_t alone = 640 * mib, nccl = 512 * mib;
+  return alone + (ranks > 1 ? nccl : 0);
+}
 
 std::vector<std::string> gpu_names() {
   std::vector<std::string> names;

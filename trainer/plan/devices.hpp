@@ -33,11 +33,11 @@ struct DeviceModel {
   double launch = 0;     // seconds between two kernels
   Link within_node, between_nodes;
   bool ring = false;  // all_gather passes pieces on (NCCL); else every rank sends its own to all others
-  // What CUDA's context and the libraries take of the device by themselves: an allowance. Those of NCCL are
-  // taken only where there are several ranks.
-  std::uint64_t runtime_bytes = 0;
-  std::uint64_t communication_runtime_bytes = 0;
 };
+
+// What CUDA's context and the libraries take of a GPU by themselves, some of it in the first steps only: an allowance for
+// one of `ranks`.
+std::uint64_t gpu_runtime_bytes(int ranks);
 
 // "a100", "h100", "h200", "b200": the SXM modules.
 std::vector<std::string> gpu_names();

@@ -17,7 +17,7 @@ struct Outlook {
   StepPrediction step;
 };
 
-// A table: memory by kind, `runtime` (what libraries take by themselves: measured on hosts, an allowance on GPUs),
+// A table: memory by kind, `runtime` (what libraries take by themselves: measured, or the allowance for a GPU that is elsewhere),
 // parameters, FLOPs, communication; with an outlook, the predicted step.
 std::string describe(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
                      const Outlook* outlook = nullptr);

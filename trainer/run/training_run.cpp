@@ -90,7 +90,7 @@ class TrainingRun {
   Communicator& comm_;  // of the hosts
   Machine& machine_;
   RunData data_;
-  std::uint64_t runtime_bytes_ = resident_bytes();
+  std::uint64_t runtime_bytes_ = machine_.device().held_bytes();
   std::string fingerprint_;
   RunPlan plan_;
   // Taken only by a run that can begin: an attempt ends the one before it.
@@ -172,9 +172,8 @@ RunPlan TrainingRun::make_plan_or_refuse() {
     RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_),
                                  machine_.device().kind(), host_.ranks.device.sums());
     plan.host_memory[static_cast<std::size_t>(MemoryKind::communication)] += host_.ranks.staging_bytes;
-    const bool cpu = machine_.is_cpu();
-    refuse_if_too_large(plan.memory, machine_.device().available_bytes(), cpu ? comm_.local_size() : 1);
-    if (!cpu) refuse_if_too_large(plan.host_memory, available_host_bytes(), comm_.local_size());
+    refuse_if_too_large(plan.memory, machine_.device(), comm_.size(), comm_.local_size());
+    if (!machine_.is_cpu()) refuse_if_too_large(plan.host_memory, available_host_bytes(), comm_.local_size());
     return plan;
   });
 }
@@ -317,9 +316,10 @@ RunResult TrainingRun::run() {
     log_->info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
   if (rank_0()) {
     if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
-    log_->info("{} after step {} of {}; memory: planned {} + runtime {}, resident {}",
+    log_->info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
                result.interrupted ? "stopped" : "done", progress_.step, config_.train.steps,
-               human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_), human_bytes(resident_bytes()));
+               human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_),
+               human_bytes(machine_.device().held_bytes()));
   }
   result.progress = progress_;
   result.evaluation = evaluated_;
