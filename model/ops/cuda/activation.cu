@@ -94,7 +94,7 @@ void swiglu(const Op&, const KernelArgs& args) {
     const T* gate_up = args.inputs[0].as<const T>();
     constexpr int vector = Vector<T>::size;
     with_width<vector>(width % vector == 0 && aligned(16, y, gate_up), [&](auto w) {
-      launch(swiglu_kernel<w(), T>, blocks_for(count / w()), block_threads, 0, args.stream, y, gate_up,
+      launch(swiglu_kernel<w(), T>, blocks_for_items(count / w()), block_threads, 0, args.stream, y, gate_up,
              count / w(), static_cast<unsigned>(width / w()));
     });
   });
@@ -109,7 +109,7 @@ void swiglu_gradient(const Op&, const KernelArgs& args) {
     const T *dy = args.inputs[0].as<const T>(), *gate_up = args.inputs[1].as<const T>();
     constexpr int vector = Vector<T>::size;
     with_width<vector>(width % vector == 0 && aligned(16, d_gate_up, dy, gate_up), [&](auto w) {
-      launch(swiglu_gradient_kernel<w(), T>, blocks_for(count / w()), block_threads, 0, args.stream,
+      launch(swiglu_gradient_kernel<w(), T>, blocks_for_items(count / w()), block_threads, 0, args.stream,
              d_gate_up, dy, gate_up, count / w(), static_cast<unsigned>(width / w()));
     });
   });

@@ -137,8 +137,8 @@ void embedding(const Op&, const KernelArgs& args) {
       constexpr int vector = std::min(Vector<From>::size, Vector<To>::size);
       with_width<vector>(y.columns() % vector == 0 && aligned(16, y.data, table.data, places), [&](auto w) {
         const std::int64_t items = y.elements() / w();
-        launch(embedding_kernel<w(), From, To>, blocks_for(items), block_threads, 0, args.stream, y.as<To>(),
-               table.as<const From>(), args.inputs[0].as<const std::int32_t>(), places,
+        launch(embedding_kernel<w(), From, To>, blocks_for_items(items), block_threads, 0, args.stream,
+               y.as<To>(), table.as<const From>(), args.inputs[0].as<const std::int32_t>(), places,
                positional ? args.inputs[2].as<const std::int32_t>() : nullptr, items,
                static_cast<unsigned>(y.columns() / w()));
       });
