@@ -157,7 +157,8 @@ TEST(CudaLayouts, blocks_of_rows_cover_all_rows_and_stay_few) {
 }
 
 TEST(CudaLayouts, threads_of_a_norm_own_all_columns) {
-  for (const std::int64_t columns : {1, 31, 768, 1024, 1028, 2048, 2052, 4097, 8192, 8196, 32768}) {
+  for (const std::int64_t columns :
+       {1, 31, 768, 1024, 1028, 2048, 2052, 4097, 8192, 8196, 16384, 16388, 32768}) {
     const cuda::NormCut cut = cuda::NormCut::of(columns, columns % 4 == 0);
     EXPECT_GE(std::int64_t{cut.threads} * cut.groups * cut.width, columns);
     EXPECT_LE(cut.threads, 512);

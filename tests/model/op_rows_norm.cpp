@@ -112,7 +112,8 @@ std::vector<Row> norm_rows() {
                               {2, 1028},
                               {2, 2052},
                               {2, 4097},
-                              {1, 8196},
+                              {3, 8196},
+                              {1, 16388},
                               {4, 1}}) {
         const bool bias = kind == NormKind::layer, branch = size.n != 5;
         rows.push_back(forward(kind, size.n, size.c, types, branch, bias));

@@ -1,7 +1,8 @@
 // LayerNorm and RMSNorm with the residual addition, and their gradient. A block computes row after row, its threads
 // owning columns (norm_layout.hpp), so that a row is read once and stays in registers, weights are read once a block,
-// and sums over rows need no exchange. With S the bytes of an element of the stream and Y those of branch and
-// output:
+// and sums over rows need no exchange. (Beyond 8,192 columns registers do not hold all of this: weights are read for
+// each row, and the gradient reads a row twice, the second time from the L2 cache.) With S the bytes of an element of
+// the stream and Y those of branch and output:
 //   residual_norm  reads S + Y, writes S + Y an element, 10 FLOPs
 //   renormalize    reads S, writes Y, 4 FLOPs
 //   norm_gradient  reads Y + 2 S, writes S (+ Y), 16 FLOPs; partial sums of 1/8 of the rows or fewer, twice
@@ -26,13 +27,31 @@ template <int W, int G>
 struct Part {
   Floats<W> groups[G];
   __device__ Floats<W>& operator[](int g) { return groups[g]; }
+};
 
-  __device__ static Part of(const float* vector, int columns) {
-    Part part{};
-    for (int g = 0; g < G; ++g)
-      if (const int c = column_of(g, W); vector && c < columns) part[g] = load_floats<W>(vector + c);
-    return part;
+// Whether registers hold all that a thread needs of a row and of the weights.
+template <int W, int G>
+inline constexpr bool all_in_registers = W* G <= 16;
+
+// A thread's part of a weight or a bias (null: zeros), kept in registers where they hold it.
+template <int W, int G>
+class Weights {
+ public:
+  __device__ Weights(const float* vector, int columns) : vector_(vector) {
+    if constexpr (kept)
+      for (int g = 0; g < G; ++g)
+        if (const int c = column_of(g, W); vector && c < columns) part_[g] = load_floats<W>(vector + c);
   }
+  // Of group g, which begins at column c.
+  __device__ Floats<W> operator()(int g, int c) {
+    if constexpr (kept) return part_[g];
+    return vector_ ? load_floats<W>(vector_ + c) : Floats<W>{};
+  }
+
+ private:
+  static constexpr bool kept = all_in_registers<W, G>;
+  const float* vector_;
+  Part<W, kept ? G : 1> part_{};
 };
 
 // The one place where rows are normalised, so that residual_norm and renormalize give the same bits.
@@ -64,7 +83,7 @@ struct ForwardRows {
 template <int W, int G, class S, class Y>
 __global__ void __launch_bounds__(most_threads) residual_norm_kernel(ForwardRows<S, Y> p) {
   __shared__ float scratch[warp_size];
-  Part<W, G> weight = Part<W, G>::of(p.weight, p.columns), bias = Part<W, G>::of(p.bias, p.columns);
+  Weights<W, G> weight(p.weight, p.columns), bias(p.bias, p.columns);
   const float count = static_cast<float>(p.columns);
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
     const std::int64_t at = row * p.columns;
@@ -91,7 +110,8 @@ __global__ void __launch_bounds__(most_threads) residual_norm_kernel(ForwardRows
     const float rstd = 1.0f / sqrtf(block_sum(squares, scratch) / count + p.epsilon);
     for (int g = 0; g < G; ++g) {
       const int c = column_of(g, W);
-      if (c < p.columns) normalize(s[g], mean, rstd, weight[g], bias[g], p.bias != nullptr, p.y + at + c);
+      if (c < p.columns)
+        normalize(s[g], mean, rstd, weight(g, c), bias(g, c), p.bias != nullptr, p.y + at + c);
     }
     if (threadIdx.x == 0) {
       p.statistics[2 * row] = mean;
@@ -104,14 +124,14 @@ template <int W, int G, class S, class Y>
 __global__ void __launch_bounds__(most_threads)
     renormalize_kernel(const S* s, const float* statistics, const float* weights, const float* biases, Y* y,
                        std::int64_t rows, int columns) {
-  Part<W, G> weight = Part<W, G>::of(weights, columns), bias = Part<W, G>::of(biases, columns);
+  Weights<W, G> weight(weights, columns), bias(biases, columns);
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const float mean = statistics[2 * row], rstd = statistics[2 * row + 1];
     for (int g = 0; g < G; ++g) {
       const int c = column_of(g, W);
       if (c >= columns) continue;
-      normalize(load_floats<W>(s + row * columns + c), mean, rstd, weight[g], bias[g], biases != nullptr,
-                y + row * columns + c);
+      normalize(load_floats<W>(s + row * columns + c), mean, rstd, weight(g, c), bias(g, c),
+                biases != nullptr, y + row * columns + c);
     }
   }
 }
@@ -145,40 +165,68 @@ __device__ inline void block_sums(float& a, float& b, float (*scratch)[warp_size
   b = warp_sum(lane < warps ? scratch[1][lane] : 0.0f);
 }
 
+// What the gradient takes of a row's elements: normalised, and the gradient of that.
+template <int W>
+struct Normalized {
+  Floats<W> h, tangent;
+
+  __device__ static Normalized of(const Floats<W>& dy, const Floats<W>& s, const Floats<W>& weight,
+                                  float mean, float rstd) {
+    Normalized n;
+    for (int i = 0; i < W; ++i) {
+      n.h[i] = (s[i] - mean) * rstd;
+      n.tangent[i] = dy[i] * weight[i];
+    }
+    return n;
+  }
+};
+
 template <int W, int G, class D, class S>
 __global__ void __launch_bounds__(most_threads) norm_gradient_kernel(BackwardRows<D, S> p) {
+  constexpr bool kept = all_in_registers<W, G>;
   __shared__ float scratch[2][2][warp_size];
-  Part<W, G> weight = Part<W, G>::of(p.weight, p.columns), dweight{}, dbias{};
+  Weights<W, G> weight(p.weight, p.columns);
+  Part<W, G> dweight{}, dbias{};
   const float count = static_cast<float>(p.columns);
   const std::int64_t begin = blockIdx.x * p.rows_of_block, end = min(p.rows, begin + p.rows_of_block);
   for (std::int64_t row = begin; row < end; ++row) {
     const std::int64_t at = row * p.columns;
     const float mean = p.statistics[2 * row], rstd = p.statistics[2 * row + 1];
-    Part<W, G> d_sum{}, tangent{}, h{};
+    Normalized<W> row_kept[kept ? G : 1];
+    Part<W, kept ? G : 1> d_sum_kept{};
     float sum_g = 0, sum_gh = 0;
     for (int g = 0; g < G; ++g) {
       const int c = column_of(g, W);
       if (c >= p.columns) continue;
       const Floats<W> dy = load_floats<W>(p.dy + at + c), s = load_floats<W>(p.s + at + c);
-      if (p.d_sum) d_sum[g] = load_floats<W>(p.d_sum + at + c);
+      if (kept && p.d_sum) d_sum_kept[g] = load_floats<W>(p.d_sum + at + c);
+      const Normalized<W> n = Normalized<W>::of(dy, s, weight(g, c), mean, rstd);
       for (int i = 0; i < W; ++i) {
-        h[g][i] = (s[i] - mean) * rstd;
-        dweight[g][i] = fmaf(dy[i], h[g][i], dweight[g][i]);
+        dweight[g][i] = fmaf(dy[i], n.h[i], dweight[g][i]);
         dbias[g][i] += dy[i];
-        tangent[g][i] = dy[i] * weight[g][i];
-        sum_g += tangent[g][i];
-        sum_gh = fmaf(tangent[g][i], h[g][i], sum_gh);
+        sum_g += n.tangent[i];
+        sum_gh = fmaf(n.tangent[i], n.h[i], sum_gh);
       }
+      if constexpr (kept) row_kept[g] = n;
     }
     block_sums(sum_g, sum_gh, scratch[row % 2]);
     const float mean_g = p.centred ? sum_g / count : 0.0f, mean_gh = sum_gh / count;
     for (int g = 0; g < G; ++g) {
       const int c = column_of(g, W);
       if (c >= p.columns) continue;
-      for (int i = 0; i < W; ++i)
-        d_sum[g][i] = fmaf(rstd, fmaf(-h[g][i], mean_gh, tangent[g][i] - mean_g), d_sum[g][i]);
-      store_floats(p.ds + at + c, d_sum[g]);
-      if (p.copy) store_floats(p.copy + at + c, d_sum[g]);
+      Normalized<W> n;
+      Floats<W> ds{};
+      if constexpr (kept) {
+        n = row_kept[g];
+        ds = d_sum_kept[g];
+      } else {
+        n = Normalized<W>::of(load_floats<W>(p.dy + at + c), load_floats<W>(p.s + at + c), weight(g, c), mean,
+                              rstd);
+        if (p.d_sum) ds = load_floats<W>(p.d_sum + at + c);
+      }
+      for (int i = 0; i < W; ++i) ds[i] = fmaf(rstd, fmaf(-n.h[i], mean_gh, n.tangent[i] - mean_g), ds[i]);
+      store_floats(p.ds + at + c, ds);
+      if (p.copy) store_floats(p.copy + at + c, ds);
     }
   }
   for (int g = 0; g < G; ++g) {
@@ -202,9 +250,23 @@ void with_cut(const NormCut& cut, Body&& body) {
       return body(integral_constant<int, 4>{}, integral_constant<int, 2>{});
     case 4:
       return body(integral_constant<int, 4>{}, integral_constant<int, 4>{});
+    case 8:
+      return body(integral_constant<int, 4>{}, integral_constant<int, 8>{});
     default:
       return body(integral_constant<int, 4>{}, integral_constant<int, 16>{});
   }
+}
+
+// Calls body with null pointers of the two element types. A stream is never narrower than what is computed with.
+template <class Body>
+void with_types(DType stream, DType other, Body&& body) {
+  with_element_type(other, [&](auto* like) {
+    if (stream == DType::f32) return body(static_cast<float*>(nullptr), like);
+    if constexpr (sizeof(*like) == 2)
+      body(like, like);
+    else
+      throw Defect("a norm has a stream in bf16 beside f32");
+  });
 }
 
 // Blocks that share `rows`: as many as run at once, so that each reads the weights for many rows.
@@ -224,25 +286,23 @@ void residual_norm(const Op& op, const KernelArgs& args) {
   check(!branch || branch.dtype() == y.dtype(), "a branch has the type of the norm's output");
   const NormCut cut = NormCut::of(columns, columns % 4 == 0 && aligned(16, residual.data, branch.data,
                                                                        weight.data, bias.data, y.data, sum));
-  with_element_type(residual.dtype(), [&](auto* like_stream) {
-    with_element_type(y.dtype(), [&](auto* like) {
-      with_cut(cut, [&](auto width, auto groups) {
-        using S = std::remove_pointer_t<decltype(like_stream)>;
-        using Y = std::remove_pointer_t<decltype(like)>;
-        const ForwardRows<S, Y> rows{residual.as<S>(),
-                                     branch.as<Y>(),
-                                     weight.as<float>(),
-                                     bias.as<float>(),
-                                     y.as<Y>(),
-                                     args.outputs[1].as<float>(),
-                                     reinterpret_cast<S*>(sum),
-                                     residual.rows(),
-                                     static_cast<int>(columns),
-                                     norm.epsilon(),
-                                     norm.kind() == NormKind::layer};
-        launch(residual_norm_kernel<width(), groups(), S, Y>, blocks_of(args, rows.rows, cut.threads),
-               dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, rows);
-      });
+  with_types(residual.dtype(), y.dtype(), [&](auto* like_stream, auto* like) {
+    with_cut(cut, [&](auto width, auto groups) {
+      using S = std::remove_pointer_t<decltype(like_stream)>;
+      using Y = std::remove_pointer_t<decltype(like)>;
+      const ForwardRows<S, Y> rows{residual.as<S>(),
+                                   branch.as<Y>(),
+                                   weight.as<float>(),
+                                   bias.as<float>(),
+                                   y.as<Y>(),
+                                   args.outputs[1].as<float>(),
+                                   reinterpret_cast<S*>(sum),
+                                   residual.rows(),
+                                   static_cast<int>(columns),
+                                   norm.epsilon(),
+                                   norm.kind() == NormKind::layer};
+      launch(residual_norm_kernel<width(), groups(), S, Y>, blocks_of(args, rows.rows, cut.threads),
+             dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, rows);
     });
   });
 }
@@ -253,15 +313,13 @@ void renormalize(const Op&, const KernelArgs& args) {
   const std::int64_t columns = s.columns();
   const NormCut cut =
       NormCut::of(columns, columns % 4 == 0 && aligned(16, s.data, weight.data, bias.data, y.data));
-  with_element_type(s.dtype(), [&](auto* like_stream) {
-    with_element_type(y.dtype(), [&](auto* like) {
-      with_cut(cut, [&](auto width, auto groups) {
-        using S = std::remove_pointer_t<decltype(like_stream)>;
-        using Y = std::remove_pointer_t<decltype(like)>;
-        launch(renormalize_kernel<width(), groups(), S, Y>, blocks_of(args, s.rows(), cut.threads),
-               dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, s.as<S>(), statistics.as<float>(),
-               weight.as<float>(), bias.as<float>(), y.as<Y>(), s.rows(), static_cast<int>(columns));
-      });
+  with_types(s.dtype(), y.dtype(), [&](auto* like_stream, auto* like) {
+    with_cut(cut, [&](auto width, auto groups) {
+      using S = std::remove_pointer_t<decltype(like_stream)>;
+      using Y = std::remove_pointer_t<decltype(like)>;
+      launch(renormalize_kernel<width(), groups(), S, Y>, blocks_of(args, s.rows(), cut.threads),
+             dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, s.as<S>(), statistics.as<float>(),
+             weight.as<float>(), bias.as<float>(), y.as<Y>(), s.rows(), static_cast<int>(columns));
     });
   });
 }
@@ -276,27 +334,25 @@ void norm_gradient(const Op& op, const KernelArgs& args) {
   float* const dbias = norm.bias() ? dweight + blocks * columns : nullptr;
   const NormCut cut = NormCut::of(
       columns, columns % 4 == 0 && aligned(16, dy.data, d_sum.data, s.data, weight.data, ds.data, copy));
-  with_element_type(dy.dtype(), [&](auto* like) {
-    with_element_type(s.dtype(), [&](auto* like_stream) {
-      with_cut(cut, [&](auto width, auto groups) {
-        using D = std::remove_pointer_t<decltype(like)>;
-        using S = std::remove_pointer_t<decltype(like_stream)>;
-        const BackwardRows<D, S> parts{dy.as<D>(),
-                                       d_sum.as<S>(),
-                                       s.as<S>(),
-                                       statistics.as<float>(),
-                                       weight.as<float>(),
-                                       ds.as<S>(),
-                                       reinterpret_cast<D*>(copy),
-                                       dweight,
-                                       dbias,
-                                       rows,
-                                       norm_gradient_rows(rows, columns),
-                                       static_cast<int>(columns),
-                                       norm.kind() == NormKind::layer};
-        launch(norm_gradient_kernel<width(), groups(), D, S>, dim3(static_cast<unsigned>(blocks)),
-               dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, parts);
-      });
+  with_types(s.dtype(), dy.dtype(), [&](auto* like_stream, auto* like) {
+    with_cut(cut, [&](auto width, auto groups) {
+      using D = std::remove_pointer_t<decltype(like)>;
+      using S = std::remove_pointer_t<decltype(like_stream)>;
+      const BackwardRows<D, S> parts{dy.as<D>(),
+                                     d_sum.as<S>(),
+                                     s.as<S>(),
+                                     statistics.as<float>(),
+                                     weight.as<float>(),
+                                     ds.as<S>(),
+                                     reinterpret_cast<D*>(copy),
+                                     dweight,
+                                     dbias,
+                                     rows,
+                                     norm_gradient_rows(rows, columns),
+                                     static_cast<int>(columns),
+                                     norm.kind() == NormKind::layer};
+      launch(norm_gradient_kernel<width(), groups(), D, S>, dim3(static_cast<unsigned>(blocks)),
+             dim3(static_cast<unsigned>(cut.threads)), 0, args.stream, parts);
     });
   });
   sum_blocks(dweight, blocks, columns, args.outputs[1].as<float>(), args.accumulate, args.stream);

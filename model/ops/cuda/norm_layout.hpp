@@ -11,12 +11,16 @@ namespace muster::cuda {
 struct NormCut {
   int width, groups, threads;
 
-  // Up to 8,192 columns stay in registers. 16 groups do not, but hold any row that models have; odd widths take them
-  // too, being none of a model's.
+  // Up to 8,192 columns stay in registers, and of 16,384 the gradient's sums over rows. 16 groups hold any row that
+  // models have; odd widths take them too, being none of a model's.
   static constexpr NormCut of(std::int64_t columns, bool vectors) {
     const int width = vectors ? 4 : 1;
     const std::int64_t items = (columns + width - 1) / width;
-    const int groups = !vectors || items > 2048 ? 16 : items <= 256 ? 1 : items <= 512 ? 2 : 4;
+    const int groups = !vectors || items > 4096 ? 16
+                       : items > 2048           ? 8
+                       : items <= 256           ? 1
+                       : items <= 512           ? 2
+                                                : 4;
     return {width, groups, static_cast<int>(((items + groups - 1) / groups + 31) / 32 * 32)};
   }
 };
