@@ -3,6 +3,7 @@
 
 #include "trainer/run/training_run.hpp"
 
+#include <cmath>
 #include <filesystem>
 #include <gtest/gtest.h>
 #include <map>
@@ -190,6 +191,27 @@ TEST_F(TrainingRun, arrives_at_the_same_bits_on_any_number_of_ranks) {
     SCOPED_TRACE(name);
     expect_same_end(name, "alone");
   }
+}
+
+// A rank of two has less than 512 of them, one alone has more: losses are collected in between.
+TEST_F(TrainingRun, evaluates_hundreds_of_micro_batches_to_the_same_bits) {
+  PrepareOptions options;
+  options.validation = 0.25;
+  prepare({path("text.jsonl")}, path("much"), options);
+  const auto evaluated = [&](int ranks) {
+    Config many = config("evaluated-by-" + std::to_string(ranks));
+    many.data.path = path("much");
+    many.train.steps = 1;
+    many.train.sequence = 1;
+    many.train.micro_batch = 1;
+    many.eval.every = 1;
+    return run(many, {.ranks = ranks}).evaluation;
+  };
+  const EvaluationResult alone = evaluated(1);
+  EXPECT_GT(alone.targets, 512);
+  EXPECT_LT(alone.targets, 1024);
+  EXPECT_NEAR(alone.loss, std::log(257), 1);  // of a model that knows nothing yet
+  EXPECT_EQ(evaluated(2).loss, alone.loss);
 }
 
 TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_undisturbed_one_does) {

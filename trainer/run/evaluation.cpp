@@ -25,6 +25,7 @@ Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, C
       executor_(plan, machine.backend()),
       comm_(comm),
       stream_(machine.stream()),
+      losses_(machine.take_staging(MemoryKind::data, losses_at_a_time * sizeof(double))),
       prefetch_(loader, machine.host_account(), prefetch_depth, config.train.micro_batch,
                 machine.device().staging()),
       windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
@@ -46,6 +47,8 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
 
   agree(comm_, "reading validation data", [&] {
     const LeafRange mine = shards_of_rank(leaves, comm_.size(), comm_.rank());
+    const std::span<double> losses = losses_.as<double>().first(losses_at_a_time);
+    int collected = mine.begin;
     for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b, b);
     for (int leaf = mine.begin; leaf < mine.end; ++leaf) {
       const Batch& batch = prefetch_.next();
@@ -58,8 +61,12 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
       fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
       prefetch_.give_back(stream_.record());
       executor_.run(stream_, bindings, StepScalars{});
-      stream_.copy(&result.loss, executor_.view("loss", bindings).data, sizeof result.loss);
+      const auto place = static_cast<std::size_t>(leaf - collected);
+      stream_.copy(&losses[place], executor_.view("loss", bindings).data, sizeof(double));
+      if (leaf + 1 < mine.end && place + 1 < losses.size()) continue;
       stream_.synchronize();
+      for (const double loss : losses.first(place + 1))
+        results[static_cast<std::size_t>(collected++)].loss = loss;
     }
   });
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "comm/communicator.hpp"
+#include "core/memory.hpp"
 #include "data/loader.hpp"
 #include "data/prefetch.hpp"
 #include "model/executor.hpp"
@@ -27,6 +28,9 @@ class Evaluation {
   // `loader` reads the validation split, of which eval.windows are used; `comm` joins the hosts.
   Evaluation(const Config& config, const Plan& plan, Loader& loader, Communicator& comm, Machine& machine);
 
+  // Of MemoryKind::data that it takes beside the loader and its prefetch ring.
+  static constexpr std::uint64_t memory() { return Buffer::counted(losses_at_a_time * sizeof(double)); }
+
   EvaluationResult run(const Bindings& bindings);
 
  private:
@@ -34,6 +38,10 @@ class Evaluation {
   Executor executor_;
   Communicator& comm_;
   Stream& stream_;
+  // The losses of that many micro-batches come before the device is waited for.
+  static constexpr std::size_t losses_at_a_time = Buffer::alignment / sizeof(double);
+
+  Buffer losses_;
   Prefetch prefetch_;
   std::int64_t windows_;
 };

@@ -4,6 +4,7 @@
 #include "core/hash.hpp"
 #include "data/prefetch.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/run/evaluation.hpp"
 
 namespace muster {
 
@@ -56,7 +57,8 @@ std::uint64_t RunData::memory(const Config& config, Split split) const {
   if (split == Split::validation) sources.resize(1);
   const Loader::Options options = loader_options(config, split);
   return Loader::memory(sources, options) +
-         Prefetch::memory(options, prefetch_depth, config.train.micro_batch);
+         Prefetch::memory(options, prefetch_depth, config.train.micro_batch) +
+         (split == Split::validation ? Evaluation::memory() : 0);
 }
 
 std::uint64_t RunData::memory(const Config& config) const {

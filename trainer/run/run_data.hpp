@@ -37,7 +37,7 @@ class RunData {
   // Of the first source.
   Loader validation(const Config& config, MemoryAccount& account) const;
 
-  // What the loader and the prefetch ring of a split take.
+  // What the loader and the prefetch ring of a split take; of the validation split, with what its Evaluation takes.
   std::uint64_t memory(const Config& config, Split split) const;
   // The same of a whole training run, which has those of the validation split if it evaluates.
   std::uint64_t memory(const Config& config) const;
