@@ -58,7 +58,9 @@ void memory_is_read_only_after_its_event(Place& place) {
   const auto busy = place.array(load);
   const auto values = place.array(std::vector<std::int64_t>(ranks * rows));
   std::vector<std::int64_t> written(rows);
-  const auto compute = place.device.make_stream(StreamPriority::normal);
+  // Made before and destroyed after: either could wait for the device, where a stream may wait for this thread.
+  const auto compute = place.device.make_stream(StreamPriority::normal),
+             of_host = place.device.make_stream(StreamPriority::normal);
   ThreadStream host([] { std::this_thread::sleep_for(std::chrono::microseconds(300)); });
   std::vector<Event> done;
   for (int row = 0; row < rows; ++row) {
@@ -70,11 +72,10 @@ void memory_is_read_only_after_its_event(Place& place) {
       compute->copy(busy.span().data(), load.data(), load.size());
       compute->copy(to, from, sizeof(*to));
     } else {
-      host.enqueue([&place, to, from](NativeStream) {
+      host.enqueue([&place, &of_host, to, from](NativeStream) {
         place.device.use();
-        const auto own = place.device.make_stream(StreamPriority::normal);
-        own->copy(to, from, sizeof(*to));
-        own->synchronize();
+        of_host->copy(to, from, sizeof(*to));
+        of_host->synchronize();
       });
     }
     done.push_back(
@@ -103,8 +104,12 @@ void streams_of_the_device_wait_for_a_collective(Place& place) {
   }
 }
 
+// A first message between two ranks makes their connection, which could wait for a stream that waits for this thread.
+void connect(Place& place) { Exchange(place, 0, 50).start().wait(); }
+
 void collectives_start_in_the_order_of_issue_whatever_completes_first(Place& place) {
   // The later events complete first, and in another order on each rank.
+  connect(place);
   std::vector<Exchange> exchanges;
   const std::vector<Promise> after(4);
   std::vector<Event> done;
@@ -117,6 +122,7 @@ void collectives_start_in_the_order_of_issue_whatever_completes_first(Place& pla
 }
 
 void a_collective_waits_for_its_event(Place& place) {
+  connect(place);
   const Promise after;
   Exchange exchange(place, 1, 10);
   const Event done = exchange.start(after.event());

@@ -79,10 +79,10 @@ TEST(StagedCommunicator, more_collectives_than_slots_may_be_under_way) {
     const Promise after;
     std::vector<Place::Array<std::int64_t>> values;
     std::vector<Event> done;
-    for (std::int64_t i = 0; i < 20; ++i) {
+    for (std::int64_t i = 0; i < 20; ++i)
       values.push_back(place.array(std::vector<std::int64_t>(100, place.comm.rank() == 0 ? i : -1)));
-      done.push_back(place.comm.broadcast(values.back().bytes(), 0, "numbers", after.event()));
-    }
+    for (const auto& numbers : values)
+      done.push_back(place.comm.broadcast(numbers.bytes(), 0, "numbers", after.event()));
     after.set_complete();
     done.back().wait();
     for (std::int64_t i = 0; i < 20; ++i)

@@ -169,6 +169,11 @@ NCCL_ON_ONE_GPU = {
 NCCL_HOST = ["sh", "-c", 'NCCL_HOSTID="rank$OMPI_COMM_WORLD_RANK" exec "$@"', "sh"]
 
 
+# Ranks that are joined through the host wait there, inside of functions that block a stream. To load a kernel when it is
+# first launched may wait for the device, and so for them.
+STAGED = {"CUDA_MODULE_LOADING": "EAGER"}
+
+
 def nccl_launcher(machine, ranks):
     """mpirun whose ranks take each other for other hosts', so that each takes the GPU as its own: command, environment."""
     hosts = machine.room / f"hosts-{ranks}"
@@ -187,7 +192,7 @@ def ranks(machine, clock):
     counts = (2,) if machine.dry else (2, 4)
     for count in counts:
         plain = ["mpirun", "-n", count]
-        for backend, launcher, variables in (("nccl", [*plain, *NCCL_HOST], NCCL_ON_ONE_GPU), ("staged", plain, {})):
+        for backend, launcher, variables in (("nccl", [*plain, *NCCL_HOST], NCCL_ON_ONE_GPU), ("staged", plain, STAGED)):
             finished = machine.run([*launcher, machine.program("comm_over_mpi"), "behaviours", backend], clock.left() / 4, **variables)
             holds = finished.ok and "all behaviours hold" in finished.out
             note = f"collectives on {count} ranks, {backend}: {'all behaviours hold' if holds else finished.trouble()}"
@@ -199,7 +204,7 @@ def ranks(machine, clock):
         for reduction in ("invariant", "fast"):
             keys = settings(machine, family, run__device="cuda", train__reduction=reduction)
             for count, way in [(1, "-"), *((count, way) for count in counts for way in ("staged", "NCCL"))]:
-                launcher, extra = nccl_launcher(machine, count) if way == "NCCL" else (["mpirun", "-n", count], {})
+                launcher, extra = nccl_launcher(machine, count) if way == "NCCL" else (["mpirun", "-n", count], STAGED)
                 run = Run(machine, f"{family}-{reduction}-{count}-{way}", keys, clock.left(), launcher, **extra)
                 if count == 1:
                     alone[reduction] = run
