@@ -4,11 +4,13 @@
 // Two kernels: a tile of queries meets its keys and gives delta and dq; a tile of keys meets the queries that
 // may see it, of all heads of its group in their order, and gives dk and dv. Both compute scores and do . v:
 // 7 products instead of 5, 14 B H D FLOPs for each pair of a query and a key, in place of partial sums in
-// memory. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and
+// memory. Where there are documents, the first leaves to the second which keys each query sees, which it found by
+// binary search. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and
 // v once, and q and do once for each tile of keys. Tiles have 64 rows, 32 for heads beyond 64.
 #include "model/ops/cuda/attention_gradient.cuh"
 #include "model/ops/cuda/attention_tensor_tiles.cuh"
 #include "model/ops/cuda/attention_tiles.cuh"
+#include "model/ops/cuda/attention_workspace.hpp"
 
 namespace muster::cuda {
 namespace {
@@ -80,7 +82,7 @@ __global__ void __launch_bounds__(tile_threads)
     delta[i] = warp_sum<column_groups>(products);
     lse[i] = there ? log2_e * t.lse[statistics + i] : 0;
     ranges[i] = there ? keys_of(problem, sample, own + i) : Range{};
-    if (there && place.column_group == 0) t.delta[statistics + i] = delta[i];
+    if (there && place.column_group == 0) t.leave(problem, sample, head, own + i, delta[i], ranges[i]);
   }
 
   const Range keys{keys_of(problem, sample, first).begin, keys_of(problem, sample, last).end};
@@ -222,6 +224,8 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
   const auto out = [&](const TensorView& tensor, std::int64_t rows, std::int64_t column) {
     return head_rows(tensor.as<T>() + column, rows, tensor.columns(), size);
   };
+  const GradientLayout layout(shape, queries, problem.document_starts != nullptr);
+  auto* const seen = reinterpret_cast<Range*>(args.workspace + layout.seen);
   const GradientTensors<T> tensors{in(d_o, queries, 0),
                                    in(q, queries, shape.q_column),
                                    in(kv, keys, shape.k_column),
@@ -231,7 +235,8 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
                                    out(dkv, keys, shape.k_column),
                                    out(dkv, keys, shape.v_column),
                                    args.inputs[4].as<const float>(),
-                                   reinterpret_cast<float*>(args.workspace)};
+                                   reinterpret_cast<float*>(args.workspace),
+                                   problem.document_starts ? seen : nullptr};
   if constexpr (sizeof(T) == 2)
     if (size <= largest_tensor_head) return attention_gradient_on_tensor_cores(shape, problem, tensors, args);
   with_chunks<T>(size, [&](auto constant) {

@@ -11,6 +11,18 @@ struct GradientTensors {
   HeadRows<T> dq, dk, dv;
   const float* lse;
   float* delta;  // [B, H, T_q], of the workspace
+  Range* seen;   // [B, T_q], of the workspace; null without documents
+
+  // What the gradient of queries leaves for the gradient of keys. By one thread of each query and head.
+  __device__ void leave(const AttentionProblem& problem, int sample, int head, int query, float its_delta,
+                        const Range& keys) const {
+    delta[(static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + query] = its_delta;
+    if (seen && head == 0) seen[static_cast<std::int64_t>(sample) * problem.queries + query] = keys;
+  }
+  __device__ Range seen_by(const AttentionProblem& problem, int sample, int query) const {
+    return seen ? seen[static_cast<std::int64_t>(sample) * problem.queries + query]
+                : keys_of(problem, sample, query);
+  }
 };
 
 // What a tile of queries brings to the gradients of keys, in shared memory.
@@ -28,7 +40,7 @@ struct QueryColumns {
     const bool there = first + column < last;
     const std::int64_t at =
         (static_cast<std::int64_t>(sample) * problem.heads + head) * problem.queries + first + column;
-    const Range range = there ? keys_of(problem, sample, first + column) : Range{};
+    const Range range = there ? t.seen_by(problem, sample, first + column) : Range{};
     lse[column] = there ? log2_e * t.lse[at] : 0;
     delta[column] = there ? t.delta[at] : 0;
     begin[column] = range.begin;

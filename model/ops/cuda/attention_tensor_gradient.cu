@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(tensor_threads)
     delta[r] = lanes_sum(products);
     lse[r] = there ? log2_e * t.lse[at] : 0;
     ranges[r] = there ? keys_of(problem, sample, query) : Range{};
-    if (there && lane % 4 == 0) t.delta[at] = delta[r];
+    if (there && lane % 4 == 0) t.leave(problem, sample, head, query, delta[r], ranges[r]);
   }
 
   SumBlock sums[depth / 16];

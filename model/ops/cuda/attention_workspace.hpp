@@ -14,6 +14,17 @@ inline std::int64_t document_bound(const TensorType& document_starts) {
   return document_starts.shape.empty() ? 0 : document_starts.elements() - 1;
 }
 
+// Of our own gradient: delta, f32 [B, H, T_q]; behind it, where there are documents, the first key that each query
+// sees and the first that it no longer sees, i32 [B, T_q, 2].
+struct GradientLayout {
+  std::uint64_t seen, bytes;
+
+  GradientLayout(const AttentionShape& shape, std::int64_t queries, bool documents)
+      : seen(static_cast<std::uint64_t>(shape.batch * shape.heads * queries) * sizeof(float)), bytes(seen) {
+    if (documents) bytes += static_cast<std::uint64_t>(shape.batch * queries) * 2 * sizeof(std::int32_t);
+  }
+};
+
 // Behind a cache a block meets this many keys of a single query.
 inline constexpr int cached_split_keys = 128;
 

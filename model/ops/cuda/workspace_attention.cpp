@@ -26,15 +26,15 @@ std::uint64_t attention_workspace(const Op& op, Types inputs, Types, int) {
   return library_workspace(shape, queries, keys, documents);
 }
 
-// Our own kernels keep delta; whether the library computes instead is known only where it is.
+// Whether the library computes instead of our own kernels is known only where it is.
 std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, int) {
   const AttentionShape& shape = static_cast<const AttentionGradient&>(op).shape();
   expect_served(shape);
   const std::int64_t queries = inputs[1].rows() / shape.batch, keys = inputs[2].rows() / shape.batch;
   const std::int64_t documents = document_bound(inputs[5]);
-  const auto delta = static_cast<std::uint64_t>(shape.batch * shape.heads * queries) * sizeof(float);
-  if (!library_unsuited(shape, inputs[1].dtype, queries, keys, documents).empty()) return delta;
-  return std::max(delta, library_gradient_workspace(shape, queries, keys, documents));
+  const std::uint64_t own = GradientLayout(shape, queries, !inputs[5].shape.empty()).bytes;
+  if (!library_unsuited(shape, inputs[1].dtype, queries, keys, documents).empty()) return own;
+  return std::max(own, library_gradient_workspace(shape, queries, keys, documents));
 }
 
 // Of a single query: what each split leaves for each head, D sums and two statistics.
