@@ -112,7 +112,7 @@ std::vector<Row> norm_rows() {
                               {2, 1028},
                               {2, 2052},
                               {2, 4097},
-                              {3, 8196},
+                              {2, 8196},
                               {1, 16388},
                               {4, 1}}) {
         const bool bias = kind == NormKind::layer, branch = size.n != 5;
