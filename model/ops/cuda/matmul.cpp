@@ -167,6 +167,7 @@ Matmuls::State::Chosen Matmuls::State::choose(const Product& product, const Prob
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
       handle.get(), chosen.description.get(), chosen.b.get(), chosen.a.get(), chosen.c.get(), chosen.c.get(),
       make_preference(problem).get(), 1, &result, &count);
+  // (An invalid value is documented for mistakes in the call alone, not for shapes that no algorithm serves.)
   if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_cublas(status, "choosing an algorithm for a product");
   chosen.found = status == CUBLAS_STATUS_SUCCESS && count > 0 && result.state == CUBLAS_STATUS_SUCCESS;
   if (chosen.found)
