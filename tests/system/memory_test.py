@@ -27,6 +27,7 @@ shards = 2
 
 [run]
 threads = 1
+device = "cpu"
 
 [checkpoint]
 every = 0
