@@ -6,6 +6,7 @@
 #include <span>
 
 #include "comm/agree.hpp"
+#include "core/parallel.hpp"
 #include "trainer/bench/comm.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/bench/step.hpp"
@@ -32,7 +33,7 @@ double least_of_ranks(Communicator& comm, double value) {
 
 // Of what carries gradients and parameters among these ranks: a small exchange, and one as large as a bucket.
 Link measure_link(Communicator& comm, Machine& machine) {
-  constexpr std::uint64_t small = 1 << 10, large = 16 << 20;
+  constexpr std::uint64_t small = 1 << 10, large = sizeof(float) * bucket_elements;
   Link link;
   double seconds = 0;
   const std::string reduction = comm.sums() ? "reduce_scatter" : "all_to_all";
@@ -61,6 +62,8 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
   if (const auto known = model_of_gpu(machine.device().name(), config.run.precision))
     device.peak = known->peak;
   device.kind = machine.device().kind();
+  device.busy_cores = machine.is_cpu() && comm.local_size() == comm.size() &&
+                      thread_count() >= threads_of_rank(0, comm.local_size());
   device.bandwidth = measure_copy_bandwidth(machine);
   if (comm.size() > 1) device.within_node = measure_link(rank.ranks().device, machine);
 

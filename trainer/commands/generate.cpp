@@ -8,7 +8,6 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/tokenizer.hpp"
-#include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/run/generator.hpp"
 #include "trainer/run/rank_machine.hpp"

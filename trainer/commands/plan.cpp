@@ -14,6 +14,7 @@
 #include "trainer/plan/host_memory.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/matrix_peak.hpp"
+#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {
@@ -39,7 +40,8 @@ DeviceModel measure_cpu(const Config& config, int ranks_per_node) {
     const double bandwidth = measure_copy_bandwidth(machine);
     device = cpu_model(peak * std::min(1.0, static_cast<double>(cores) / (threads * ranks_per_node)),
                        bandwidth / ranks_per_node,
-                       available_host_bytes() / static_cast<std::uint64_t>(ranks_per_node));
+                       available_host_bytes() / static_cast<std::uint64_t>(ranks_per_node),
+                       threads * ranks_per_node >= cores);
     return 0;
   });
   return device;

@@ -108,6 +108,11 @@ class Player {
   }
 
  private:
+  double communicate(double seconds) {
+    const double end = timeline_.communicate(seconds);
+    if (device_.busy_cores && mesh_.ranks <= mesh_.ranks_per_node) timeline_.wait(end);
+    return end;
+  }
   void compute(std::string_view name, double seconds) {
     OpShare& share = shares_[std::string(name)];
     share.name = name;
@@ -141,18 +146,17 @@ class Player {
     add(leaves_.back().adds.size(), all);
     if (plan_.ranks == 1) return;
     if (plan_.reduce_scatters) {
-      arrived_[bucket] = timeline_.communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
+      arrived_[bucket] = communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
       return;
     }
     // Each round carries a root of every rank.
     const auto roots = static_cast<double>(plan_.roots.size()) / plan_.ranks;
-    arrived_[bucket] =
-        timeline_.communicate(all_to_all_seconds(device_, mesh_, 4 * all * roots / plan_.ranks));
+    arrived_[bucket] = communicate(all_to_all_seconds(device_, mesh_, 4 * all * roots / plan_.ranks));
   }
 
   void reduce() {
     const bool several = plan_.ranks > 1;
-    if (several) timeline_.communicate(all_gather_seconds(device_, mesh_, 0));  // losses
+    if (several) communicate(all_gather_seconds(device_, mesh_, 0));  // losses
     for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
       if (several) timeline_.wait(arrived_[b]);
       if (!plan_.reduce_scatters) add(static_cast<std::size_t>(combined_), own_elements(b));
@@ -160,7 +164,7 @@ class Player {
     }
     const double squares =
         static_cast<double>(sizeof(double)) * elements({0, plan_.training.space.elements}) / flat_block;
-    if (several) timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, squares)));
+    if (several) timeline_.wait(communicate(all_gather_seconds(device_, mesh_, squares)));
     move("norm", squares);
   }
 
@@ -168,11 +172,11 @@ class Player {
     for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
       const double all = 4 * elements(plan_.buckets[b].range);
       if (config_.train.sharding == 0 && plan_.ranks > 1)
-        timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
+        timeline_.wait(communicate(all_gather_seconds(device_, mesh_, all)));
       for (const Segment& segment : segments(plan_.training.graph, plan_.training.space, plan_.updated[b]))
         move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
       gathered_[b] = config_.train.sharding == 1 && plan_.ranks > 1
-                         ? timeline_.communicate(all_gather_seconds(device_, mesh_, all))
+                         ? communicate(all_gather_seconds(device_, mesh_, all))
                          : timeline_.now();
     }
   }

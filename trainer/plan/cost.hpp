@@ -4,7 +4,8 @@
 // bytes / bandwidth (the alpha-beta model), whichever of the links within a node and between nodes is slower. The
 // step is then played through on two in-order queues, computation and communication, as trainer/step runs it: a
 // bucket of gradients leaves as soon as backward has finished it, and the next forward begins with the parameters
-// that have come. What the computation waits is the exposed communication.
+// that have come. What the computation waits is the exposed communication: on CPUs whose cores all compute, and copy the
+// messages of their node as well, it is all of that.
 #pragma once
 
 #include <algorithm>

@@ -107,7 +107,7 @@ std::optional<DeviceModel> model_of_gpu(std::string_view device_name, Precision 
   return std::nullopt;
 }
 
-DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory_bytes) {
+DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory_bytes, bool busy_cores) {
   DeviceModel model;
   model.name = host_name();
   model.memory_bytes = memory_bytes;
@@ -116,6 +116,7 @@ DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory
   model.attention_rate = model.attention_gradient_rate = 0.75 * matrix_peak;
   model.bandwidth = bandwidth;
   model.launch = 2 * micro;
+  model.busy_cores = busy_cores;
   // Messages inside a host are copied once, by one side; between hosts 10 Gbit/s Ethernet. Assumptions: muster bench
   // comm measures both.
   model.within_node = {50 * micro, bandwidth / 2};

@@ -32,6 +32,8 @@ struct DeviceModel {
   double bandwidth = 0;  // reached by a copy, bytes/s read and written
   double launch = 0;     // seconds between two kernels
   Link within_node, between_nodes;
+  // Every core of a node computes: what passes between its ranks is copied in the computation's time.
+  bool busy_cores = false;
   bool ring = false;  // all_gather passes pieces on (NCCL); else every rank sends its own to all others
 };
 
@@ -48,6 +50,6 @@ std::optional<DeviceModel> model_of_gpu(std::string_view device_name, Precision 
 
 // This host, as one of the ranks that share it finds it: `matrix_peak` FLOP/s (trainer/run/matrix_peak.hpp) and
 // `bandwidth` of a copy are measured at start.
-DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory_bytes);
+DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory_bytes, bool busy_cores);
 
 }  // namespace muster

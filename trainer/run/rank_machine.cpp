@@ -7,6 +7,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "comm/agree.hpp"
@@ -73,6 +74,14 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
 }
 
 }  // namespace
+
+int threads_of_rank(std::int64_t asked, int local_ranks) {
+  if (asked > 0) return static_cast<int>(asked);
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int mine = static_cast<int>(allowed_cpus().count());
+  // A launcher that binds ranks has divided the cores already.
+  return std::max(1, 0 < mine && mine < cores ? mine : cores / local_ranks);
+}
 
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account) {
   const bool cuda = config.run.device == DeviceChoice::cuda ||

@@ -11,6 +11,10 @@
 
 namespace muster {
 
+// Threads of a rank: `asked` (run.threads) if not 0, else the cores that it may use, divided by the ranks
+// that share them.
+int threads_of_rank(std::int64_t asked, int local_ranks);
+
 // For a process without others: a GPU if run.device allows it and there is one.
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account);
 

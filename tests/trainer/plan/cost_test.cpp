@@ -183,6 +183,19 @@ TEST(Cost, of_a_step_has_each_wait_where_the_computation_needs_what_travels) {
   EXPECT_NEAR(step.exposed, 10 + squares + 10, 1e-9);
 }
 
+TEST(Cost, hides_nothing_of_what_busy_cores_copy_within_a_node) {
+  DeviceModel device = infinitely_fast();
+  device.launch = 1;
+  device.within_node.bandwidth = 1e6;
+  const Config config = small(Reduction::fast);
+  const StepPrediction hidden = predict(device, config, 2);
+  device.busy_cores = true;
+  const StepPrediction step = predict(device, config, 2);
+  EXPECT_DOUBLE_EQ(step.communication, hidden.communication);
+  EXPECT_NEAR(step.exposed, step.communication, 1e-9);
+  EXPECT_NEAR(step.seconds - step.exposed, hidden.seconds - hidden.exposed, 1e-9);
+}
+
 // Gradients, losses, norm and parameters, one bucket of each.
 TEST(Cost, of_a_step_that_only_communicates_is_its_collectives) {
   DeviceModel device = infinitely_fast();
