@@ -313,5 +313,35 @@ TEST(TrainingStep, ends_every_rank_with_the_error_of_the_one_that_cannot_read) {
   }
 }
 
+// Else the messages still come when their memory has been given back.
+TEST(TrainingStep, ends_when_the_parameters_that_nobody_waited_for_have_been_gathered) {
+  const Config config = small_run::config();
+  run_ranks(2, [&](Communicator& comm) {
+    set_thread_count(1);
+    MemoryAccount account;
+    Machine machine(cpu_device(), account);
+    const RunPlan plan = make_run_plan(config, 2, comm.rank(), 1, 0);
+    ModelState state(plan, config, machine);
+    state.initialise(plan, 1);
+    shaken::LateCommunicator late(comm, std::chrono::milliseconds(20));
+    Prefetch prefetch(
+        loader_options(config, Split::train),
+        [&](std::int64_t slot, std::int64_t count, Batch& batch) {
+          small_run::fill(config, slot, count, batch);
+        },
+        account, prefetch_depth, config.train.micro_batch);
+    Progress progress;
+    {
+      TrainingStep training(config, plan, state, {late, late}, progress);
+      training.request(prefetch, 0);
+      training.start(prefetch, 1e-2, false);
+      training.finish(progress);
+    }
+    EXPECT_NO_THROW(check_replicas(state, comm));
+    late.drain();
+    comm.barrier("end").wait();
+  });
+}
+
 }  // namespace
 }  // namespace muster

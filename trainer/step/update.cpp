@@ -1,5 +1,6 @@
 #include "trainer/step/update.hpp"
 
+#include <exception>
 #include <fmt/format.h>
 
 namespace muster {
@@ -26,6 +27,17 @@ Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Com
       gathered_(plan.buckets.size()) {
   for (const Range& range : plan.updated)
     segments_.push_back(segments(plan.training.graph, plan.training.space, range));
+}
+
+Update::~Update() {
+  for (const std::optional<Event>& gathered : gathered_) {
+    if (!gathered) continue;
+    try {
+      gathered->wait();
+    } catch (const std::exception&) {
+      // Nobody reads these values any more; whoever needs the lost peer has an error to tell.
+    }
+  }
 }
 
 void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums) {

@@ -21,6 +21,10 @@ namespace muster {
 class Update {
  public:
   Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
+  // Blocks until nothing more is gathered: the parameters' memory may be given back then.
+  ~Update();
+  Update(const Update&) = delete;
+  Update& operator=(const Update&) = delete;
 
   // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set
   // for each parameter here.
