@@ -2,7 +2,6 @@
 // a race when any single one is left out. The run without one is a process of its own, because it races.
 
 #include <array>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <gtest/gtest.h>
@@ -64,21 +63,20 @@ int number(const char* variable) {
 // Started by the test below.
 TEST(CudaWaits, DISABLED_one_is_forgotten) {
   const int wait = number("MUSTER_TEST_FORGET_WAIT"), point = number("MUSTER_TEST_FORGET_POINT");
-  std::array<ForgetfulStream*, 2> streams{};
-  std::atomic<std::size_t> made = 0;
+  static thread_local const ForgetfulStream* of_this_rank = nullptr;
   small_run::Disturbance forgetful;
   forgetful.may_diverge = true;
   forgetful.device = DeviceKind::cuda;
   forgetful.wrap = [&](std::unique_ptr<Stream> stream) {
     auto wrapped = std::make_unique<ForgetfulStream>(std::move(stream), wait, point);
-    streams[made++] = wrapped.get();
+    of_this_rank = wrapped.get();
     return wrapped;
   };
   // Both ranks do the same.
   forgetful.before_step = [&](int rank, std::int64_t step, const RunPlan&, ModelState&) {
     if (rank == 0)
       std::fprintf(stderr, "before step %d: waits %d points %d\n", static_cast<int>(step),
-                   streams[0]->waits(), streams[0]->points());
+                   of_this_rank->waits(), of_this_rank->points());
   };
   small_run::train(config(), 2, forgetful);
 }
