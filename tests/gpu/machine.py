@@ -11,8 +11,7 @@ import subprocess
 import tarfile
 import time
 
-# Gives what runs after it a host name of its own per rank: mpirun then takes each rank for another host's.
-HOST_OF_ITS_OWN = 'hostname "rank$OMPI_COMM_WORLD_RANK"; exec "$@"'
+DRIVER, CUDNN = "libcuda.so.1", "libcudnn.so.9"
 
 
 class NoGpu(Exception):
@@ -77,12 +76,14 @@ class Machine:
     def find_libraries(self):
         """{soname: file} of CUDA's libraries that the pack leaves to this machine; None where there is none."""
         folders = cuda_folders()
+        # No binary names cuDNN: it is loaded when a model first asks for it.
+        names = [*self.manifest["cuda_libraries"], *([] if self.manifest["cuda"] == "host" else [CUDNN])]
         return {name: next((str(folder / name) for folder in folders if (folder / name).exists()), None)
-                for name in self.manifest["cuda_libraries"]}
+                for name in dict.fromkeys(names)}
 
     def missing_libraries(self):
-        driver = "libcuda.so.1"  # comes with the driver, wherever the loader looks
-        return [name for name, file in self.libraries.items() if file is None and name != driver]
+        # The driver's comes with it, wherever the loader looks; without cuDNN attention takes our own kernels.
+        return [name for name, file in self.libraries.items() if file is None and name not in (DRIVER, CUDNN)]
 
     def make_environment(self):
         root = str(self.root)
@@ -105,6 +106,15 @@ class Machine:
             "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "vader,tcp,self", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
             "OMPI_MCA_plm_rsh_agent": "sh",
         }
+
+    def without_cudnn(self):
+        """The environment in which cuDNN is not found; None where it shares its folder with libraries that are needed."""
+        file = self.libraries.get(CUDNN)
+        if file is None or any(str(pathlib.Path(file).parent) == str(pathlib.Path(other).parent)
+                               for name, other in self.libraries.items() if other and name != CUDNN):
+            return None
+        folders = self.environment["LD_LIBRARY_PATH"].split(":")
+        return {"LD_LIBRARY_PATH": ":".join(folder for folder in folders if folder != str(pathlib.Path(file).parent))}
 
     def program(self, name):
         return str(self.root / "bin" / name)
