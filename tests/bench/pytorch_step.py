@@ -33,6 +33,7 @@ def main():
     options.add_argument("--threads", type=int, default=2, help="on the CPU")
     options.add_argument("--steps", type=int, default=5, help="steps timed, after --warmup that are not")
     options.add_argument("--warmup", type=int, default=1)
+    options.add_argument("--until", type=float, help="seconds since 1970: no more steps once it has passed, but one")
     options.add_argument("--compile", action="store_true")
     options.add_argument("--tokens", help="file of token ids to train on; random ids without it")
     options.add_argument("--token-type", choices=("u16", "u32"), default="u16")
@@ -85,11 +86,16 @@ def main():
 
     numbers = range(chosen.warmup, chosen.warmup + chosen.steps)
     if cuda:
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(chosen.steps + 1)]
+        events = [torch.cuda.Event(enable_timing=True)]
         events[0].record()
-        for number, event in zip(numbers, events[1:]):
+        for number in numbers:
             step(number)
-            event.record()
+            events.append(torch.cuda.Event(enable_timing=True))
+            events[-1].record()
+            if chosen.until:
+                events[-2].synchronize()  # the GPU has a step to do meanwhile
+                if time.time() > chosen.until:
+                    break
         torch.cuda.synchronize()
         seconds = [a.elapsed_time(b) / 1e3 for a, b in zip(events, events[1:])]
     else:
@@ -98,6 +104,8 @@ def main():
             start = time.perf_counter()
             step(number).item()
             seconds.append(time.perf_counter() - start)
+            if chosen.until and time.time() > chosen.until:
+                break
 
     result = {**vars(chosen), "pytorch": str(torch.__version__), "loss": first_loss, "first_seconds": first_seconds,
               "seconds": seconds, "tokens_per_s": total / statistics.median(seconds) if seconds else None}
