@@ -1,7 +1,6 @@
 """The parts of tests/gpu/run that measure: training steps against PyTorch, memory against the plan, ops against a copy."""
 
 import array
-import json
 import random
 import shutil
 import signal
@@ -9,8 +8,8 @@ import statistics
 import subprocess
 import time
 
-from checks import CUT_OFF, FAILED, SKIPPED, Result
-from machine import DeviceMemory, end_session
+from checks import CUT_OFF, FAILED, SKIPPED
+from machine import DeviceMemory, end_session, printed_json
 
 DENSE_BF16 = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}  # FLOP/s, by the data sheets
 MEMORY_TOLERANCE = 0.02
@@ -27,11 +26,12 @@ class Model:
     def tokens(self):
         return self.micro_batch * self.accumulate * self.sequence
 
-    def pytorch(self, device, steps, micro_batch=None):
+    def pytorch(self, device, steps, micro_batch=None, until=None):
         batch = micro_batch or self.micro_batch
         return ["tests/bench/pytorch_step.py", "--config", self.config, "--vocabulary", self.vocabulary, "--device", device,
                 "--precision", "bf16", "--batch", batch, "--accumulate", self.micro_batch * self.accumulate // batch,
-                "--sequence", self.sequence, "--steps", steps, "--warmup", 2, *(["--compile"] if device == "cuda" else [])]
+                "--sequence", self.sequence, "--steps", steps, "--warmup", 2, *(["--compile"] if device == "cuda" else []),
+                *(["--until", f"{until:.1f}"] if until else [])]
 
 
 # A vocabulary of 50,304 for GPT-2: PyTorch's products are slow at 50,257. Memory of one H100 (80 GB) is enough.
@@ -44,26 +44,29 @@ DRY_MODELS = [Model("tiny", "configs/tiny.toml", 2, 2, None, 257, 32)]
 
 
 def models_of(machine):
-    return DRY_MODELS if machine.dry else MODELS
+    return (DRY_MODELS if machine.dry else MODELS)[: machine.models]
 
 
 def has_pytorch(machine):
     probe = "import torch; print(torch.cuda.is_available())"
     done = machine.python(["-c", probe], 120)
-    return done.ok and (machine.dry or done.last_line() == "True")
+    return done.ok and (machine.dry or "True" in done.out.split())
 
 
 class Warming:
     """torch.compile takes minutes; its results are kept on disk, so it runs beside the checks and not inside a benchmark."""
 
     def __init__(self, machine):
-        self.process = None
+        self.machine, self.process = machine, None
+
+    def begin(self):
+        machine = self.machine
         if machine.dry or not has_pytorch(machine):
             return
-        lines = [" ".join(["python3", *map(str, model.pytorch("cuda", 1))]) for model in MODELS]
-        log = open(machine.room / "warming.log", "w")
-        self.process = subprocess.Popen(["sh", "-c", "; ".join(lines)], cwd=machine.root, stdout=log, stderr=log,
-                                        stdin=subprocess.DEVNULL, start_new_session=True)
+        lines = [" ".join(["python3", *map(str, model.pytorch("cuda", 1))]) for model in models_of(machine)]
+        with open(machine.room / "warming.log", "w") as log:
+            self.process = subprocess.Popen(["sh", "-c", "; ".join(lines)], cwd=machine.root, stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, start_new_session=True)
 
     def end(self, seconds):
         """Waits for it, then ends it: benchmarks want the GPU alone."""
@@ -73,6 +76,8 @@ class Warming:
             self.process.wait(timeout=max(seconds, 0))
         except subprocess.TimeoutExpired:
             end_session(self.process)
+        self.process = None
+        self.machine.log.write(f"\n$ warming torch.compile\n{(self.machine.room / 'warming.log').read_text(errors='replace')}")
 
 
 def prepare_tokens(machine, model, seconds):
@@ -102,14 +107,17 @@ def muster_steps(machine, model, keys, steps, seconds):
     import muster
     folder = machine.room / f"bench-{model.name.replace(' ', '-')}"
     command = [machine.program("muster"), "train", model.config, f"--run.dir={folder}", "--train.steps=100000", *muster.keys(keys)]
-    watch = None if machine.dry or not machine.libraries.get("libcudart.so.13") else DeviceMemory(machine.libraries["libcudart.so.13"])
+    cudart = next((file for name, file in machine.libraries.items() if name.startswith("libcudart.so") and file), None)
+    watch = None if machine.dry or not cudart else DeviceMemory(cudart)
     before = watch.used() if watch else None
+    if before is None:
+        watch = None
     most, end = 0, time.monotonic() + seconds
     with open(machine.room / "bench.log", "w+") as log:
         process = subprocess.Popen([str(part) for part in command], cwd=machine.root, env=machine.environment, stdout=log,
                                    stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None and time.monotonic() < end and len(muster.metrics(folder)) < steps + 3:
-            most = max(most, watch.used() - before) if watch else 0
+            most = max(most, (watch.used() or 0) - before) if watch else 0
             time.sleep(0.05)
         trouble = process.returncode
         end_session(process, [signal.SIGKILL])  # asked kindly, it would save
@@ -130,24 +138,30 @@ def pytorch_steps(machine, model, steps, seconds):
     device = "cpu" if machine.dry else "cuda"
     end, batch = time.monotonic() + seconds, model.micro_batch
     while True:
-        done = machine.python(model.pytorch(device, steps, batch), end - time.monotonic())
+        left = end - time.monotonic()
+        done = machine.python(model.pytorch(device, steps, batch, time.time() + left - 3), left)
         if done.ok:
-            return json.loads(done.out.strip().splitlines()[-1]), None
+            return printed_json(done.out), None
         if "OutOfMemory" not in done.out or batch == 1:
             return None, done.trouble()
         batch //= 2
 
 
-def steps_of(machine, clock, warming):
+def steps_of(machine, clock, result, warming):
     """The training step against PyTorch, and the device memory of a run against its plan."""
-    result, rows, memory = Result(), [], []
+    rows, memory = [], []
+    result.tables.append(("bf16 training steps, tokens/s, medians",
+                          ["model", "batch x T x micro-batches", "Muster", "mfu", "PyTorch", "mfu", "ratio", "goal", "predicted"], rows))
     warming.end(clock.left() / 4)
     pytorch = has_pytorch(machine)
     peak = next((rate for name, rate in DENSE_BF16.items() if name in machine.gpu), None)
     on = next((name.lower() for name in DENSE_BF16 if name in machine.gpu), "h200")
+    result.tables.append((f"Device memory in MiB, `muster plan --on {on}` against cudaMemGetInfo",
+                          ["model", "planned", "measured", ""], memory))
     models = models_of(machine)
     for number, model in enumerate(models):
         share = clock.left() / (len(models) - number)
+        end = time.monotonic() + share
         data = prepare_tokens(machine, model, share)
         if not result.expect(data, f"{model.name}: muster prepare failed"):
             continue
@@ -157,16 +171,17 @@ def steps_of(machine, clock, warming):
         if not told.ok:
             result.worsen(CUT_OFF if told.cut_off else FAILED, f"{model.name}: muster plan: {told.trouble()}")
             continue
-        plan = json.loads(told.out[told.out.index("{"): told.out.rindex("}") + 1])
+        plan = printed_json(told.out)
         flops = plan["flops_per_step"] / plan["tokens_per_step"]
         mfu = (lambda speed: f"{100 * speed * flops / peak:.1f}%") if peak else (lambda speed: "-")
 
         ours, loss, most, trouble = muster_steps(machine, model, keys, steps, 0.4 * share)
         if trouble:
             result.worsen(CUT_OFF if trouble.startswith("only") else FAILED, f"{model.name}, muster: {trouble}")
-        theirs, trouble = pytorch_steps(machine, model, steps, 0.6 * share) if pytorch else (None, "no PyTorch here")
+        # PyTorch is given what we left of our share: it traces the model anew, whatever it has compiled before.
+        theirs, trouble = pytorch_steps(machine, model, steps, end - time.monotonic()) if pytorch else (None, "no PyTorch here")
         if trouble:
-            result.worsen(CUT_OFF if trouble == "cut off" else SKIPPED, f"{model.name}, PyTorch: {trouble}")
+            result.worsen(SKIPPED if not pytorch else CUT_OFF if trouble == "cut off" else FAILED, f"{model.name}, PyTorch: {trouble}")
         predicted = plan.get("prediction", {}).get("tokens_per_s")
         speed = theirs["tokens_per_s"] if theirs else None
         result.figures[model.name] = {"muster_tokens_per_s": ours, "pytorch": theirs, "first_loss": loss, "plan": plan,
@@ -180,32 +195,25 @@ def steps_of(machine, clock, warming):
             off = most / planned - 1
             memory.append([model.name, f"{planned / 2**20:,.0f}", f"{most / 2**20:,.0f}", f"{100 * off:+.1f}%"])
             result.expect(abs(off) <= MEMORY_TOLERANCE, f"{model.name}: device memory is {100 * off:+.1f}% off its plan")
-    result.tables.append(("bf16 training steps, tokens/s, medians",
-                          ["model", "batch x T x micro-batches", "Muster", "mfu", "PyTorch", "mfu", "ratio", "goal", "predicted"], rows))
-    if memory:
-        result.tables.append((f"Device memory in MiB, `muster plan --on {on}` against cudaMemGetInfo",
-                              ["model", "planned", "measured", ""], memory))
-    return result
 
 
 GOAL_OF_COPY = 0.8
 
 
-def ops(machine, clock):
+def ops(machine, clock, result):
     """Each op of a training step beside its ceiling (`muster bench ops`), and the step by op (`muster bench step`)."""
     import muster
-    result, models = Result(), models_of(machine)
+    models = models_of(machine)
     for number, model in enumerate(models):
         keys = muster.keys({**keys_of(model), **({"run.device": "cpu"} if machine.dry else {})})  # it is long on the stand-in
-        seconds = clock.left() / (len(models) - number) / 2
-        timed = {}
-        for bench in ("ops", "step"):
+        timed = result.figures[model.name] = {}
+        for bench, to_come in (("ops", 2 * (len(models) - number)), ("step", 2 * (len(models) - number) - 1)):
+            seconds = min(clock.left(), 1.5 * clock.left() / to_come)  # some need more, others leave of theirs
             done = machine.run([machine.program("muster"), "bench", bench, model.config, "--json", *keys], seconds)
             if done.ok:
-                timed[bench] = json.loads(done.out[done.out.index("{"): done.out.rindex("}") + 1])
+                timed[bench] = printed_json(done.out)
             else:
                 result.worsen(CUT_OFF if done.cut_off else FAILED, f"{model.name}, muster bench {bench}: {done.trouble()}")
-        result.figures[model.name] = timed
         if "ops" in timed:
             told = timed["ops"]
             rows = [[op["op"], op["shapes"], op["calls"] or "-", f"{1e3 * op['seconds']:.3f}", f"{1e-12 * op['flops_per_s']:.1f}",
@@ -213,7 +221,7 @@ def ops(machine, clock):
             result.tables.append((f"{model.name}: products reach {1e-12 * told['products_flops_per_s']:.0f} TFLOP/s, "
                                   f"a copy {1e-9 * told['copy_bytes_per_s']:,.0f} GB/s",
                                   ["op", "shapes", "calls", "ms", "TFLOP/s", "GB/s", "ceiling", "share"], rows))
-            slow = [f"{op['op']} {100 * op['share']:.0f}%" for op in told["ops"]
+            slow = [f"{op['op']} {100 * op['share']:.0f}% ({1e-6 * op['bytes_per_s'] * op['seconds']:,.0f} MB)" for op in told["ops"]
                     if op["ceiling"] == "copy" and op["share"] < GOAL_OF_COPY]
             if slow and not machine.dry:
                 result.notes.append(f"{model.name}: below {100 * GOAL_OF_COPY:.0f}% of a copy: {', '.join(slow)}")
@@ -223,4 +231,3 @@ def ops(machine, clock):
                     for op in step["ops"][:12]]
             result.tables.append((f"{model.name}: the step of {1e3 * step['step_seconds']:.1f} ms by op",
                                   ["op", "calls", "ms", "share"], rows))
-    return result

@@ -44,6 +44,13 @@ def cuda_folders():
     return [folder for folder in folders if folder.is_dir()]
 
 
+def printed_json(out):
+    """The last JSON object that a program printed, whatever its libraries said before and after it."""
+    lines = out.splitlines()
+    start = max((i for i, line in enumerate(lines) if line.startswith("{")), default=0)
+    return json.JSONDecoder().raw_decode("\n".join(lines[start:]))[0]
+
+
 class Finished:
     def __init__(self, code, out, seconds, cut_off):
         self.code, self.out, self.seconds, self.cut_off = code, out, seconds, cut_off
@@ -53,8 +60,10 @@ class Finished:
         return self.code == 0 and not self.cut_off
 
     def last_line(self):
+        """What Muster complains of, where it does: mpirun has the last word, and it is of no use."""
         lines = self.out.strip().splitlines()
-        return lines[-1][:300] if lines else ""
+        complaints = [line for line in lines if line.startswith("muster: ")]
+        return (complaints or lines)[-1][:300] if lines else ""
 
     def trouble(self):
         return "cut off" if self.cut_off else f"exit code {self.code}: {self.last_line()}"
@@ -132,11 +141,25 @@ class Machine:
         except subprocess.TimeoutExpired:
             cut_off = True
             end_session(process)
-            out, _ = process.communicate()
+            self.end_strays()
+            try:
+                out, _ = process.communicate(timeout=10)
+            except subprocess.TimeoutExpired as error:  # something outside of the session holds the pipe
+                out = error.output or b""
+                out = out if isinstance(out, str) else out.decode(errors="replace")
         took = time.monotonic() - start
         self.log.write(f"\n$ {name}\n{out}[{'cut off' if cut_off else process.returncode} after {took:.1f} s]\n")
         self.log.flush()
         return Finished(process.returncode, out, took, cut_off)
+
+    def end_strays(self):
+        """Ranks are in groups of their own: where mpirun was ended before it ended them, they would keep the GPU."""
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "exe").startswith(f"{self.root}/bin/"):
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:  # gone, or not ours to look at
+                pass
 
     def run(self, command, seconds, **extra):
         if seconds < 0.5:
