@@ -76,6 +76,13 @@ inline void fill(const Config& config, std::int64_t first_slot, std::int64_t cou
   batch.merged_documents = 0;
 }
 
+inline Prefetch prefetch(const Config& config, MemoryAccount& account) {
+  return Prefetch(
+      loader_options(config, Split::train),
+      [&config](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config, slot, count, batch); },
+      account, prefetch_depth, config.train.micro_batch);
+}
+
 // How a run differs from an undisturbed one on inline streams.
 struct Disturbance {
   int threads = 1;

@@ -131,12 +131,7 @@ TEST(TrainingStep, sends_exactly_the_bytes_of_the_plan) {
         Machine machine(cpu_device(), account);
         ModelState state(plan, config, machine);
         state.initialise(plan, 1);
-        Prefetch prefetch(
-            loader_options(config, Split::train),
-            [&](std::int64_t slot, std::int64_t count, Batch& batch) {
-              small_run::fill(config, slot, count, batch);
-            },
-            account, prefetch_depth, config.train.micro_batch);
+        Prefetch prefetch = small_run::prefetch(config, account);
         Progress progress;
         TrainingStep training(config, plan, state, {comm, comm}, progress);
         for (std::int64_t step = 0; step < 2; ++step) {
@@ -324,12 +319,7 @@ TEST(TrainingStep, ends_when_the_parameters_that_nobody_waited_for_have_been_gat
     ModelState state(plan, config, machine);
     state.initialise(plan, 1);
     shaken::LateCommunicator late(comm, std::chrono::milliseconds(20));
-    Prefetch prefetch(
-        loader_options(config, Split::train),
-        [&](std::int64_t slot, std::int64_t count, Batch& batch) {
-          small_run::fill(config, slot, count, batch);
-        },
-        account, prefetch_depth, config.train.micro_batch);
+    Prefetch prefetch = small_run::prefetch(config, account);
     Progress progress;
     {
       TrainingStep training(config, plan, state, {late, late}, progress);
