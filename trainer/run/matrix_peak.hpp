@@ -8,7 +8,7 @@
 namespace muster {
 
 // FLOP/s of one rank while all ranks of its host multiply at once; the same value on every rank (the least),
-// or the best that rank 0's host has reached before. Takes about half a second.
+// or the best that rank 0's host has reached before. Takes half a second, and less where other runs have measured it.
 double measure_matrix_peak(Precision precision, Communicator& comm, Machine& machine);
 
 }  // namespace muster
