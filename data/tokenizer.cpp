@@ -54,7 +54,8 @@ class IdTokenizer final : public Tokenizer {
 
   void encode(std::string_view, std::vector<std::uint32_t>&) const override {
     throw UserError(
-        "the dataset was made of token ids and knows no text: give token ids, or prepare it from text");
+        "the dataset was made of token ids and knows no text: prepare it from text (muster prepare "
+        "--tokenizer bytes)");
   }
 
   std::string decode(std::span<const std::uint32_t> tokens) const override {

@@ -100,6 +100,14 @@ class Doctor(unittest.TestCase):
         self.assertTrue(self.line(done, "GPU 0").startswith("--"))
         self.assertIn("Training runs here, on CPUs.", done.stdout)
 
+    def test_a_driver_that_is_too_old_for_the_toolkit_is_named_and_training_runs_on_cpus(self):
+        nvidia_smi = TWO_GPUS.replace("580.82.07", "535.183.01")
+        self.assertNotEqual(nvidia_smi, TWO_GPUS)
+        done = self.examine(path=self.program("nvidia-smi", nvidia_smi) + ":" + os.environ["PATH"])
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("580 or newer", self.line(done, "driver"))
+        self.assertIn("Training runs here, on CPUs.", done.stdout)
+
     def test_a_driver_that_does_not_answer_is_told_from_none(self):
         done = self.examine(path=self.program("nvidia-smi", SILENT_DRIVER) + ":" + os.environ["PATH"])
         self.assertEqual(done.returncode, 0, done.stdout)

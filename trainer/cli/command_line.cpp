@@ -113,7 +113,8 @@ void add_checkpoint_step(CLI::App& app, std::optional<std::int64_t>& step) {
 
 void add_train(Line& line) {
   const std::string example =
-      "mpirun -n 2 muster train configs/quickstart.toml --train.steps=100 --run.dir=runs/try\n\n"
+      "mpirun --bind-to none -n 2 muster train configs/quickstart.toml --train.steps=100 "
+      "--run.dir=runs/try\n\n"
       "A run whose folder holds a complete checkpoint goes on from it. SIGTERM, SIGUSR1 and run.time_limit "
       "end the\n"
       "step, save, and exit with code 85: start it again to go on.\n\n" +
@@ -225,18 +226,18 @@ void add_bench(Line& line) {
                 add_json(app, o);
               });
   add_command(*group, line, "step", "Divide the time of a training step by op. Any key: --KEY=VALUE.",
-              "mpirun -n 2 muster bench step configs/gpt2-124m.toml --train.batch=16", bench_step_command,
-              [&](CLI::App& app, BenchStepOptions& o) {
+              "mpirun --bind-to none -n 2 muster bench step configs/gpt2-124m.toml --train.batch=16",
+              bench_step_command, [&](CLI::App& app, BenchStepOptions& o) {
                 add_config(app, o.config);
                 add_steps(app, o);
                 add_json(app, o);
               });
   add_command(*group, line, "comm", "Time collectives from 1 KiB to 64 MiB, told as nccl-tests do.",
-              "mpirun -n 4 muster bench comm --run.device=cuda", bench_comm_command, add_json);
+              "mpirun --bind-to none -n 4 muster bench comm --run.device=cuda", bench_comm_command, add_json);
   add_command(*group, line, "scaling",
               "Take the same step, and steps that grow, on 1 to all ranks. Any key: --KEY=VALUE.",
-              "mpirun -n 4 muster bench scaling configs/tiny.toml --output scaling\n\n"
-              "In a batch job: srun muster bench scaling ... in place of muster train (docs/cluster.md).",
+              "mpirun --bind-to none -n 4 muster bench scaling configs/tiny.toml --output scaling\n\n"
+              "In a batch job by srun: docs/cluster.md.",
               bench_scaling_command, [&](CLI::App& app, BenchScalingOptions& o) {
                 add_config(app, o.config);
                 add_steps(app, o);
