@@ -63,7 +63,7 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
     device.peak = known->peak;
   device.kind = machine.device().kind();
   device.busy_cores = machine.is_cpu() && comm.local_size() == comm.size() &&
-                      thread_count() >= threads_of_rank(0, comm.local_size());
+                      thread_count() >= threads_of_rank(0, ranks_on_my_cores(comm));
   device.bandwidth = measure_copy_bandwidth(machine);
   if (comm.size() > 1) device.within_node = measure_link(rank.ranks().device, machine);
 

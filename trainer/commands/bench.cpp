@@ -31,7 +31,7 @@ Config config_of(Communicator& comm, const BenchOptions& options) {
     if (read.model.vocabulary == 0) const RunData data(read);
     return read;
   });
-  set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+  set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
   return config;
 }
 
@@ -186,7 +186,7 @@ int bench_comm_command(const BenchOptions& options) {
       if (comm.size() == 1)
         throw UserError("one rank has nobody to talk to: start several, as mpirun -n 2 muster bench comm");
     });
-    set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+    set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     const bool speaks = comm.rank() == 0 && !options.json;
     if (speaks)

@@ -22,7 +22,7 @@ int evaluate_command(const EvaluateOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     Config config =
         agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
-    set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+    set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
     const Watchdog watchdog(comm, config.run.watchdog);

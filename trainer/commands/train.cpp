@@ -36,7 +36,7 @@ int train_command(const TrainOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     const Config config = agree(comm, "reading the configuration",
                                 [&] { return read_config(options.config, options.overrides); });
-    set_thread_count(threads_of_rank(config.run.threads, comm.local_size()));
+    set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     const RunResult result =
         run_training(config, {rank.ranks(), rank.machine(), stop_requested, traced_step, true});

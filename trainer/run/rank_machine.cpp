@@ -75,12 +75,16 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
 
 }  // namespace
 
-int threads_of_rank(std::int64_t asked, int local_ranks) {
+int ranks_on_my_cores(Communicator& comm) {
+  const std::string mine = allowed_cpus().to_string() + " " + host_identity();
+  return static_cast<int>(std::ranges::count(gather_strings(comm, mine, "cores of the ranks"), mine));
+}
+
+int threads_of_rank(std::int64_t asked, int ranks_on_cores) {
   if (asked > 0) return static_cast<int>(asked);
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int mine = static_cast<int>(allowed_cpus().count());
-  // A launcher that binds ranks has divided the cores already.
-  return std::max(1, 0 < mine && mine < cores ? mine : cores / local_ranks);
+  return std::max(1, (mine > 0 ? mine : cores) / ranks_on_cores);
 }
 
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account) {

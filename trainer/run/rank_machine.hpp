@@ -11,9 +11,12 @@
 
 namespace muster {
 
-// Threads of a rank: `asked` (run.threads) if not 0, else the cores that it may use, divided by the ranks
-// that share them.
-int threads_of_rank(std::int64_t asked, int local_ranks);
+// Ranks of this host that may use just the cores that this one may: all of them, or this one alone where a launcher has
+// bound each to cores of its own. Collective.
+int ranks_on_my_cores(Communicator& comm);
+
+// Threads of a rank: `asked` (run.threads) if not 0, else the cores that it may use, divided by the ranks on them.
+int threads_of_rank(std::int64_t asked, int ranks_on_cores);
 
 // For a process without others: a GPU if run.device allows it and there is one.
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account);
