@@ -29,10 +29,17 @@ Watchdog::Watchdog(Communicator& comm, double limit_seconds) : comm_(comm), limi
       return found;
     });
   });
-  watching_ = std::thread([this] { every_interval([this] { return no_answer(); }); });
+  try {
+    watching_ = std::thread([this] { every_interval([this] { return no_answer(); }); });
+  } catch (...) {  // the system grants no more threads
+    stop();
+    throw;
+  }
 }
 
-Watchdog::~Watchdog() {
+Watchdog::~Watchdog() { stop(); }
+
+void Watchdog::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

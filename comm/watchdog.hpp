@@ -39,6 +39,7 @@ class Watchdog {
     std::string line;
     ExitCode code;
   };
+  void stop();
   void every_interval(const std::function<std::optional<Trouble>()>& look);
   // What is wrong, if anything.
   std::optional<Trouble> trouble() const;

@@ -55,4 +55,23 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
   return best == candidates.end() ? std::string() : *best;
 }
 
+bool is_utf8(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const auto byte = [&](std::size_t i) {
+      return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
+    };
+    const unsigned lead = byte(at);
+    if (lead >= 0x80 && (lead < 0xc2 || lead > 0xf4)) return false;
+    const std::size_t more = lead < 0x80 ? 0 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
+    for (std::size_t i = 1; i <= more; ++i)
+      if (byte(at + i) >> 6 != 0b10) return false;
+    const unsigned second = byte(at + 1);
+    const bool overlong = (lead == 0xe0 && second < 0xa0) || (lead == 0xf0 && second < 0x90);
+    const bool beyond = (lead == 0xed && second > 0x9f) || (lead == 0xf4 && second > 0x8f);
+    if (overlong || beyond) return false;
+    at += 1 + more;
+  }
+  return true;
+}
+
 }  // namespace muster

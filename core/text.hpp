@@ -13,5 +13,7 @@ std::string human_count(double count);         // "124.4 M"
 std::string human_seconds(double seconds);     // "2 h 05 min", "3 min 20 s", "12 s"
 // The candidate with the least edit distance to `name` (Levenshtein); empty if there are no candidates.
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates);
+// Whether all of it is well-formed (Unicode 15, table 3-7).
+bool is_utf8(std::string_view text);
 
 }  // namespace muster

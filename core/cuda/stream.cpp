@@ -1,8 +1,10 @@
 #include "core/cuda/stream.hpp"
 
+#include <algorithm>
 #include <mutex>
 #include <nvtx3/nvToolsExt.h>
 #include <utility>
+#include <vector>
 
 #include "core/cuda/check.hpp"
 
@@ -63,18 +65,42 @@ bool is_capturing(cudaStream_t stream) {
 
 }  // namespace
 
-struct CudaStream::Failure {
-  std::mutex mutex;
-  std::exception_ptr first;
-
+// What the host's part of a stream has failed with. The GPU hands on that one stream waits for another, not what that has
+// failed with, so a stream keeps whom it has waited for: a step waits for the streams that wait for the host.
+class CudaStream::Failure {
+ public:
   void keep(std::exception_ptr failure) {
-    const std::lock_guard lock(mutex);
-    if (!first) first = std::move(failure);
+    const std::lock_guard lock(mutex_);
+    if (!first_) first_ = std::move(failure);
   }
-  void rethrow() {
-    const std::lock_guard lock(mutex);
-    if (first) std::rethrow_exception(first);
+  void follow(const std::shared_ptr<Failure>& other) {
+    if (other.get() == this) return;
+    const std::lock_guard lock(mutex_);
+    const auto known = [&](const std::weak_ptr<Failure>& f) { return f.lock() == other; };
+    if (std::ranges::none_of(followed_, known)) followed_.push_back(other);
   }
+  void rethrow() const {
+    std::vector<std::weak_ptr<Failure>> followed;
+    {
+      const std::lock_guard lock(mutex_);
+      if (first_) std::rethrow_exception(first_);
+      followed = followed_;
+    }
+    // Not those that they follow: streams wait for each other in circles.
+    for (const std::weak_ptr<Failure>& other : followed)
+      if (const auto failure = other.lock())
+        if (const std::exception_ptr theirs = failure->first()) std::rethrow_exception(theirs);
+  }
+
+ private:
+  std::exception_ptr first() const {
+    const std::lock_guard lock(mutex_);
+    return first_;
+  }
+
+  mutable std::mutex mutex_;
+  std::exception_ptr first_;
+  std::vector<std::weak_ptr<Failure>> followed_;
 };
 
 class CudaStream::Point final : public Event::Point {
@@ -102,6 +128,7 @@ class CudaStream::Point final : public Event::Point {
     failure_->rethrow();
   }
   cudaEvent_t event() const { return event_.get(); }
+  const std::shared_ptr<Failure>& failure() const { return failure_; }
 
  private:
   CudaEvent event_{untimed};
@@ -160,6 +187,7 @@ void CudaStream::wait(const Event& event) {
   if (!point) return;
   if (const auto* on_device = dynamic_cast<const Point*>(&point->on_stream())) {
     check_cuda(cudaStreamWaitEvent(stream_, on_device->event(), 0), "waiting for an event");
+    failure_->follow(on_device->failure());
     return;
   }
   check(!is_capturing(stream_), "a recording of a GPU cannot wait for the host");

@@ -31,7 +31,7 @@ class CudaStream final : public Stream {
   NativeStream native() const { return stream_; }
 
  private:
-  struct Failure;
+  class Failure;
   class Point;
   class Clock;
   int device_ = 0;

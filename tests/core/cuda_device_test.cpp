@@ -126,7 +126,7 @@ TEST_F(CudaDevice, a_failure_of_the_host_reaches_whoever_waits_for_the_stream) {
   EXPECT_THROW(stream_->synchronize(), std::runtime_error);
 }
 
-TEST_F(CudaDevice, a_failure_reaches_streams_that_wait_for_the_one_it_happened_on_through_their_host) {
+TEST_F(CudaDevice, a_failure_of_the_host_reaches_whoever_waits_for_a_stream_that_waited_for_it) {
   const auto other = device_->make_stream(StreamPriority::normal);
   const Promise promise;
   promise.set_complete(std::make_exception_ptr(std::runtime_error("a peer was lost")));
@@ -134,7 +134,19 @@ TEST_F(CudaDevice, a_failure_reaches_streams_that_wait_for_the_one_it_happened_o
   const Event failed = stream_->record();
   other->wait(failed);
   EXPECT_THROW(failed.wait(), std::runtime_error);
-  EXPECT_NO_THROW(other->synchronize());  // a device's own wait knows no exceptions
+  EXPECT_THROW(other->synchronize(), std::runtime_error);
+}
+
+TEST_F(CudaDevice, streams_that_wait_for_each_other_fail_once_and_do_not_hang) {
+  const auto other = device_->make_stream(StreamPriority::normal);
+  stream_->wait(other->record());
+  other->wait(stream_->record());
+  EXPECT_NO_THROW(stream_->synchronize());
+  const Promise promise;
+  promise.set_complete(std::make_exception_ptr(std::runtime_error("a peer was lost")));
+  other->wait(promise.event());
+  stream_->wait(other->record());
+  EXPECT_THROW(stream_->synchronize(), std::runtime_error);
 }
 
 TEST_F(CudaDevice, timestamps_are_seconds_of_the_steady_clock_in_order) {

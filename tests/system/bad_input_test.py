@@ -214,6 +214,13 @@ class BadInput(unittest.TestCase):
     def test_an_unknown_key(self):
         self.train_refused({"train.step": 3}, "train.step", "did you mean train.steps?")
 
+    def test_a_path_that_the_files_of_a_run_cannot_hold(self):
+        path = os.fsdecode(b"caf\xe9")
+        self.refused([(1, ["train", self.config, f"--data.path={path}"])], "data.path", "UTF-8")
+
+    def test_more_shards_than_a_batch_can_have(self):
+        self.train_refused({"train.batch": 2**30, "train.shards": 2**30}, "train.shards", "2^20")
+
     def test_an_empty_configuration(self):
         config = self.room.config("empty", "")
         self.refused([(2, ["train", config])], "data.path")

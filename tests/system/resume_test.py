@@ -227,6 +227,14 @@ class Resume(unittest.TestCase):
     def test_sigterm_to_one_rank_saves_and_ends_with_85(self):
         self.stop_and_go_on("sigterm", lambda p: os.kill(self.rng.choice(muster.ranks_of(p)), signal.SIGTERM))
 
+    def test_sigterm_twice_in_a_row_as_slurm_sends_it_saves_and_ends_with_85(self):
+        def twice(process):
+            for _ in range(2):
+                for pid in muster.ranks_of(process):
+                    os.kill(pid, signal.SIGTERM)
+
+        self.stop_and_go_on("sigterm-twice", twice)
+
     def test_sigusr1_to_mpirun_saves_and_ends_with_85(self):
         self.stop_and_go_on("sigusr1", lambda p: os.kill(p.pid, signal.SIGUSR1))
 

@@ -284,6 +284,25 @@ TEST_F(TrainingRun, uses_the_checkpoint_before_one_that_is_damaged) {
   expect_same_end("damaged", "undisturbed");
 }
 
+// A file system may come back: a run that began anew would remove, one by one, what it cannot read today.
+TEST_F(TrainingRun, refuses_to_begin_anew_where_no_checkpoint_can_be_used) {
+  Config kept = config("kept");
+  kept.checkpoint.every = 3;
+  run(kept);
+  const std::vector<std::int64_t> before = checkpoints("kept");
+  ASSERT_EQ(before.size(), 2u);
+  const auto records = metrics("kept").size();
+  const auto file_of = [&](std::int64_t step) {
+    return checkpoint_path(RunFolder(path("kept")).checkpoints(), step) + "/rank-00000.h5";
+  };
+  for (const std::int64_t step : before) std::filesystem::rename(file_of(step), file_of(step) + ".gone");
+  EXPECT_THROW(run(kept, {.ranks = 2}), UserError);
+  EXPECT_EQ(metrics("kept").size(), records);
+
+  for (const std::int64_t step : before) std::filesystem::rename(file_of(step) + ".gone", file_of(step));
+  EXPECT_EQ(run(kept).progress.step, 6);
+}
+
 TEST_F(TrainingRun, keeps_the_newest_checkpoints) {
   Config keeping = config("run");
   keeping.checkpoint.every = 1;

@@ -27,8 +27,8 @@ constexpr KeyRule above_0{"greater than 0", [](double v) { return v > 0; }};
 constexpr KeyRule from_0_to_1{"from 0 to 1", [](double v) { return v >= 0 && v <= 1; }};
 constexpr KeyRule below_1{"at least 0 and below 1", [](double v) { return v >= 0 && v < 1; }};
 constexpr KeyRule power_of_two{
-    "a power of two (1, 2, 4, 8, ...)",
-    [](double v) { return v >= 1 && v < 0x1p31 && std::has_single_bit(static_cast<std::uint64_t>(v)); }};
+    "a power of two up to 2^20 (1, 2, 4, 8, ...)",
+    [](double v) { return v >= 1 && v <= 0x1p20 && std::has_single_bit(static_cast<std::uint64_t>(v)); }};
 constexpr KeyRule zero_or_one{"0 or 1", [](double v) { return v == 0 || v == 1; }};
 
 template <class T>
@@ -99,7 +99,7 @@ constexpr Key table[] = {
     row<run, &R::precision>("run.precision", anything, fixed, "of activations and matrix products; bf16 keeps f32 master weights and sums"),
     row<run, &R::fresh>("run.fresh", anything, may_change, "start anew and want an empty folder instead of resuming"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
-    row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the host's cores divided by its ranks"),
+    row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, divided by the ranks that share them"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),
 
     row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2) or llama (rotary positions, RMSNorm, SwiGLU)"),
@@ -295,6 +295,11 @@ KeyValue parse_value(const Key& key, std::string_view text, std::string_view whe
       break;
     }
     case KeyKind::text:
+      if (!is_utf8(text))
+        throw UserError("{}: {} is not UTF-8, as the files of a run are: rename the file, or use a link",
+                        where, key.name);
+      read = true;
+      break;
     case KeyKind::choice:
       read = true;
       break;

@@ -1,6 +1,7 @@
 #include "trainer/run/signals.hpp"
 
 #include <csignal>
+#include <ctime>
 #include <unistd.h>
 
 #include "core/error.hpp"
@@ -8,11 +9,20 @@
 namespace muster {
 namespace {
 
-// The one piece of state that a signal handler may touch.
-volatile std::sig_atomic_t asked = 0;
+// A batch system may say the same twice: Slurm, at a time limit, within a second.
+constexpr std::sig_atomic_t seconds_of_one_wish = 5;
+
+// The only state that a signal handler may touch.
+volatile std::sig_atomic_t asked = 0, asked_at = 0;
 
 void on_signal(int) {
-  if (asked != 0) _exit(static_cast<int>(ExitCode::interrupted));
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const auto seconds = static_cast<std::sig_atomic_t>(now.tv_sec);
+  if (asked == 0)
+    asked_at = seconds;
+  else if (seconds - asked_at > seconds_of_one_wish)
+    _exit(static_cast<int>(ExitCode::interrupted));
   asked = 1;
 }
 

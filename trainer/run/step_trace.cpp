@@ -1,9 +1,22 @@
 #include "trainer/run/step_trace.hpp"
 
 #include <chrono>
+#include <exception>
 #include <utility>
 
 namespace muster {
+namespace {
+
+// A collective that has failed has ended: whoever waits for it has the error to tell.
+bool has_ended(const Event& event) {
+  try {
+    return event.complete();
+  } catch (const std::exception&) {
+    return true;
+  }
+}
+
+}  // namespace
 
 TracedCommunicator::TracedCommunicator(Communicator& comm) : comm_(comm), watcher_([this] { watch(); }) {}
 
@@ -44,8 +57,8 @@ void TracedCommunicator::watch() {
     changed_.wait(lock, [&] { return stopping_ || !pending_.empty(); });
     if (stopping_) return;
     for (auto note = pending_.begin(); note != pending_.end();) {
-      if (note->begin == 0 && note->after.complete()) note->begin = steady_seconds();
-      if (note->begin == 0 || !note->done.complete()) {
+      if (note->begin == 0 && has_ended(note->after)) note->begin = steady_seconds();
+      if (note->begin == 0 || !has_ended(note->done)) {
         ++note;
         continue;
       }

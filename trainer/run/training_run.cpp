@@ -103,8 +103,7 @@ class TrainingRun {
   double peak_;
   ModelState state_;
   Buffer snapshot_;
-  Watchdog watchdog_;
-  std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
+  std::optional<Watchdog> watchdog_, device_watchdog_;  // where the devices have a communicator of their own
   Progress progress_;
   std::optional<TracedCommunicator> traced_;  // of the devices, where a step is to be traced
   std::optional<TrainingStep> step_;
@@ -136,14 +135,14 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
                 machine_.device().staging()),
       peak_(measure_matrix_peak(config_.run.precision, comm_, machine_)),
       state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
-      snapshot_(agree(comm_, "taking memory",
-                      [&] {
-                        return Buffer(machine_.host_account(), MemoryKind::checkpoint,
-                                      snapshot_bytes(plan_, machine_.device().kind()));
-                      })),
-      watchdog_(comm_, config_.run.watchdog) {
-  if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
+      snapshot_(agree(comm_, "taking memory", [&] {
+        return Buffer(machine_.host_account(), MemoryKind::checkpoint,
+                      snapshot_bytes(plan_, machine_.device().kind()));
+      })) {
   start_or_resume();
+  // How long a rank reads files, and others wait for it, says nothing of whether it lives.
+  watchdog_.emplace(comm_, config_.run.watchdog);
+  if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
   if (host_.traced_step > 0) traced_.emplace(host_.ranks.device);
   const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device};
   step_.emplace(config_, plan_, state_, ranks, progress_);
@@ -244,7 +243,17 @@ void TrainingRun::start_or_resume() {
 bool TrainingRun::resume() {
   const auto warn = [&](const std::string& line) { log_->warn("{}", line); };
   const std::optional<std::int64_t> newest = newest_complete(comm_, folder_.checkpoints(), Trust::full, warn);
-  if (!newest) return false;
+  if (!newest) {
+    // What cannot be read today may be tomorrow: starting anew would in time remove it.
+    agree(comm_, "looking for checkpoints", [&] {
+      if (rank_0() && std::ranges::any_of(list_checkpoints(folder_.checkpoints()), &CheckpointInfo::finished))
+        throw UserError(
+            "{} holds checkpoints and none can be used (the lines before say why): restore one, or choose "
+            "another run.dir to start anew",
+            folder_.checkpoints());
+    });
+    return false;
+  }
   agree(comm_, "loading the checkpoint", [&] {
     const Checkpoint checkpoint =
         Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest), Trust::sizes);
@@ -288,7 +297,7 @@ RunResult TrainingRun::run() {
   while (may_start() || step_->pending() > 0) {
     const Clock::time_point start = Clock::now();
     for (; may_start(); ++started) {
-      watchdog_.set_step(started + 1);
+      watchdog_->set_step(started + 1);
       if (device_watchdog_) device_watchdog_->set_step(started + 1);
       if (started + 1 < config_.train.steps) step_->request(prefetch_, started + 1);
       const double lr =
