@@ -69,7 +69,7 @@ void exponentials(float* scores, std::int64_t columns, KeyRange range, float sca
   };
   if (range.begin >= range.end) {
     clear(0, columns);
-    decay = 1;
+    decay = 0;
     return;
   }
   const Floats never = broadcast(-std::numeric_limits<float>::infinity());

@@ -138,6 +138,7 @@ class GraphBuilder {
   fe::graph::Tensor_attributes& lay_lse(const Tensor& tensor) {
     tensor->set_uid(static_cast<std::int64_t>(Uid::lse))
         .set_data_type(fe::DataType_t::FLOAT)
+        .set_alignment(sizeof(float))  // a slice begins with any sample and head
         .set_dim({slice_.samples, query_heads(), problem_.queries, 1})
         .set_stride({query_heads() * problem_.queries, problem_.queries, 1, 1});
     if (problem_.documents > 0) tensor->set_ragged_offset(offsets_.at(Uid::lse_offsets));
