@@ -48,4 +48,11 @@ void agree_on(Communicator& comm, const std::string& what, const std::exception_
   }
 }
 
+double least_of_ranks(Communicator& comm, double value, const std::string& what) {
+  double negated = -value;
+  comm.all_reduce(std::as_writable_bytes(std::span(&negated, 1)), ReduceType::f64, ReduceOp::max, what)
+      .wait();
+  return -negated;
+}
+
 }  // namespace muster

@@ -5,6 +5,7 @@
 // independently: each has a tag of its own.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

@@ -11,10 +11,12 @@ namespace muster {
 // Exit codes of the program; scripts and batch systems rely on them.
 enum class ExitCode : int {
   success = 0,
-  defect = 1,        // a bug: the message shows file and line
-  user_error = 2,    // one line says what, where and how to mend it
-  try_again = 75,    // a peer was lost or hung: restarting may help
-  interrupted = 85,  // stopped by a signal or a time limit after saving: start again to go on
+  defect = 1,      // a bug: the message shows file and line
+  user_error = 2,  // one line says what, where and how to mend it
+  try_again = 75,  // a peer was lost or hung: restarting may help
+  // Stopped by a signal or a time limit after saving: start again to go on. (By a second signal at once: since the
+  // last checkpoint something is lost, and going on is the same.)
+  interrupted = 85,
 };
 
 // Something that the user can mend. The message is one line: what, where, and the remedy.

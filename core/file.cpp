@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
@@ -122,7 +123,8 @@ std::string read_text(const std::string& path) {
 void sync_path(const std::string& path) { File::open_to_read(path).sync(); }
 
 void write_text_atomically(const std::string& path, std::string_view text) {
-  const std::string partial = path + ".partial";
+  // A name of its own: another process may be writing the same file.
+  const std::string partial = fmt::format("{}.partial-{}", path, getpid());
   try {
     File file = File::create(partial);
     file.write(text);
@@ -131,7 +133,11 @@ void write_text_atomically(const std::string& path, std::string_view text) {
     unlink(partial.c_str());
     throw;
   }
-  if (rename(partial.c_str(), path.c_str()) != 0) fail("rename to", path, errno);
+  if (rename(partial.c_str(), path.c_str()) != 0) {
+    const int problem = errno;
+    unlink(partial.c_str());
+    fail("rename to", path, problem);
+  }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   sync_path(folder.empty() ? "." : folder);
 }

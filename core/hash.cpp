@@ -1,14 +1,10 @@
 #include "core/hash.hpp"
 
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
+#include <charconv>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <vector>
 #include <xxhash.h>
 
-#include "core/error.hpp"
 #include "core/file.hpp"
 
 namespace muster {
@@ -41,5 +37,13 @@ std::uint64_t hash_file(const std::string& path) {
 }
 
 std::string hex(std::uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+std::optional<std::uint64_t> from_hex(std::string_view digits) {
+  if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string_view::npos)
+    return std::nullopt;
+  std::uint64_t hash = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), hash, 16);
+  return hash;
+}
 
 }  // namespace muster

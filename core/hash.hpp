@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,8 +31,9 @@ class Hasher {
 // Hash of a whole file; throws UserError when it cannot be read.
 std::uint64_t hash_file(const std::string& path);
 
-// 16 lower-case hexadecimal digits, as written into manifests.
+// 16 lower-case hexadecimal digits, as written into manifests; and back, nothing if they are anything else.
 std::string hex(std::uint64_t hash);
+std::optional<std::uint64_t> from_hex(std::string_view digits);
 
 constexpr std::uint32_t fnv1a(std::string_view text) {
   std::uint32_t h = 2166136261u;

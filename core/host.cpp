@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <fmt/format.h>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -37,26 +38,29 @@ std::optional<std::uint64_t> number_in(const fs::path& path) {
   return file >> value ? std::optional(value) : std::nullopt;
 }
 
+// How a version of control groups names what it tells of memory.
+struct GroupFiles {
+  const char *limit, *used, *active_files, *inactive_files;
+};
+constexpr GroupFiles version_1 = {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file",
+                                  "total_inactive_file"};
+constexpr GroupFiles version_2 = {"memory.max", "memory.current", "active_file", "inactive_file"};
+
 // The cache of files counts as used there, but gives way to whoever needs memory.
-std::uint64_t left_in(const fs::path& group) {
-  const auto limit = number_in(group / "memory.max"), used = number_in(group / "memory.current");
+std::uint64_t left_in(const fs::path& group, const GroupFiles& names) {
+  const auto limit = number_in(group / names.limit), used = number_in(group / names.used);
   if (!limit || !used) return limit.value_or(unlimited);
-  const std::uint64_t files = field(group / "memory.stat", "active_file").value_or(0) +
-                              field(group / "memory.stat", "inactive_file").value_or(0);
+  const std::uint64_t files = field(group / "memory.stat", names.active_files).value_or(0) +
+                              field(group / "memory.stat", names.inactive_files).value_or(0);
   const std::uint64_t held = *used - std::min(*used, files);
   return *limit - std::min(*limit, held);
 }
 
 // Each group that holds this process may have a limit, the outer ones too.
-std::uint64_t left_in_control_groups() {
-  const fs::path root = "/sys/fs/cgroup";
-  fs::path group = root;
-  std::ifstream mine("/proc/self/cgroup");
-  for (std::string line; std::getline(mine, line);)
-    if (line.starts_with("0::/")) group = root / line.substr(4);
-  std::uint64_t left = left_in(root);
+std::uint64_t left_up_to(const fs::path& root, fs::path group, const GroupFiles& names) {
+  std::uint64_t left = left_in(root, names);
   for (; group != root && group.has_relative_path(); group = group.parent_path())
-    left = std::min(left, left_in(group));
+    left = std::min(left, left_in(group, names));
   return left;
 }
 
@@ -77,7 +81,24 @@ std::string host_identity() {
 
 std::uint64_t available_host_bytes() {
   const auto free = field("/proc/meminfo", "MemAvailable:");
-  return std::min(free ? *free * 1024 : unlimited, left_in_control_groups());
+  return std::min(free ? *free * 1024 : unlimited,
+                  left_in_control_groups("/sys/fs/cgroup", "/proc/self/cgroup"));
+}
+
+// Source: cgroups(7). A line of `mine` is "0::/path" in version 2, and "5:memory:/path" in version 1, which has a tree
+// of its own for memory.
+std::uint64_t left_in_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine) {
+  const fs::path old_root = root / "memory";
+  fs::path group = root, old_group = old_root;
+  std::ifstream lines(mine);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t controllers = line.find(':') + 1, path = line.find(":/", controllers);
+    if (path == std::string::npos) continue;
+    const std::string names = fmt::format(",{},", line.substr(controllers, path - controllers));
+    if (line.starts_with("0::")) group = root / line.substr(path + 2);
+    if (names.find(",memory,") != std::string::npos) old_group = old_root / line.substr(path + 2);
+  }
+  return std::min(left_up_to(root, group, version_2), left_up_to(old_root, old_group, version_1));
 }
 
 std::uint64_t resident_bytes() {

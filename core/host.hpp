@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace muster {
@@ -15,6 +16,9 @@ std::string host_identity();
 // The lesser of the memory that the system calls available and what the control groups (container, batch job)
 // leave.
 std::uint64_t available_host_bytes();
+
+// What the groups that `mine`, as /proc/self/cgroup, names below `root` leave; the largest number without limits.
+std::uint64_t left_in_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine);
 
 // Memory of this process that is its own: RssAnon + RssShmem. Before a run takes its buffers this is what
 // libraries, code and stacks take, the line `runtime` of a plan.

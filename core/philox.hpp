@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 namespace muster {
@@ -27,5 +28,11 @@ constexpr Philox4 philox(Philox4 counter, std::uint64_t seed) {
 
 // Uniform in [0, 1) with 24 bits.
 constexpr float uniform(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+
+// Dropout keeps an element when uniform(word) >= p, which is word >= dropped_below(p): uniform is exact, so that
+// the comparison of integers decides alike.
+inline std::uint32_t dropped_below(float p) {
+  return static_cast<std::uint32_t>(std::ceil(static_cast<double>(p) * 0x1p24)) << 8;
+}
 
 }  // namespace muster

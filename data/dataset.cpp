@@ -8,6 +8,7 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/hash.hpp"
+#include "data/tokenizer.hpp"
 
 namespace muster {
 namespace {
@@ -17,11 +18,10 @@ using json = nlohmann::ordered_json;
 constexpr std::uint64_t automatic_limit = std::uint64_t{1} << 30;  // about a second of hashing
 constexpr std::array splits = {Split::train, Split::validation};
 
-std::uint64_t from_hex(const std::string& text) {
-  std::size_t used = 0;
-  const std::uint64_t value = std::stoull(text, &used, 16);
-  if (used != text.size()) throw std::invalid_argument("'" + text + "' is no hash");
-  return value;
+std::uint64_t hash_of(const std::string& text) {
+  const auto hash = from_hex(text);
+  if (!hash) throw std::invalid_argument("'" + text + "' is no hash");
+  return *hash;
 }
 
 json to_json(const SplitInfo& split) {
@@ -43,7 +43,7 @@ SplitInfo split_from(const json& text) {
                     .tokens = entry.at("tokens"),
                     .documents = entry.at("documents"),
                     .bytes = entry.at("bytes"),
-                    .hash = from_hex(entry.at("xxh3"))};
+                    .hash = hash_of(entry.at("xxh3"))};
     if (shard.file.find('/') != std::string::npos)
       throw std::invalid_argument("shard '" + shard.file + "' lies outside the folder");
     split.shards.push_back(std::move(shard));
@@ -61,13 +61,6 @@ std::uint64_t file_bytes(const DatasetInfo& info) {
 }  // namespace
 
 std::string_view name_of(Split split) { return split == Split::train ? "train" : "validation"; }
-
-Verify verify_from(const std::string& name) {
-  if (name == "auto") return Verify::automatic;
-  if (name == "size") return Verify::size;
-  if (name == "full") return Verify::full;
-  throw UserError("data.verify is '{}': it must be auto, size or full", name);
-}
 
 std::uint64_t SplitInfo::tokens() const {
   return std::accumulate(shards.begin(), shards.end(), std::uint64_t{0},
@@ -92,13 +85,13 @@ DatasetInfo read_dataset_info(const std::string& folder) {
                       format, dataset_format);
     // Sorted keys, as the tokenizer describes itself.
     info.tokenizer = nlohmann::json(parsed.at("tokenizer")).dump();
-    info.tokenizer_hash = from_hex(parsed.at("tokenizer_hash"));
+    info.tokenizer_hash = hash_of(parsed.at("tokenizer_hash"));
     info.vocabulary = parsed.at("vocabulary");
     info.train = split_from(parsed.at("splits").at("train"));
     info.validation = split_from(parsed.at("splits").at("validation"));
   } catch (const json::exception& error) {
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
-  } catch (const std::logic_error& error) {  // what std::stoull throws, and above
+  } catch (const std::logic_error& error) {  // what is thrown above
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
   }
   const auto tokenizer = tokenizer_from_description(info.tokenizer, path);
@@ -120,9 +113,7 @@ void write_dataset_info(const std::string& folder, const DatasetInfo& info) {
 }
 
 Dataset::Dataset(const std::string& folder, Verify verify)
-    : folder_(folder),
-      info_(read_dataset_info(folder)),
-      tokenizer_(tokenizer_from_description(info_.tokenizer, folder + "/dataset.json")) {
+    : folder_(folder), info_(read_dataset_info(folder)) {
   const bool contents =
       verify == Verify::full || (verify == Verify::automatic && file_bytes(info_) < automatic_limit);
   for (const ShardInfo& shard : info_.train.shards) train_.emplace_back(folder, info_, shard, contents);

@@ -13,13 +13,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/dtype.hpp"
 #include "data/shard.hpp"
-#include "data/tokenizer.hpp"
 
 namespace muster {
 
@@ -31,7 +29,6 @@ std::string_view name_of(Split split);
 // How much of a dataset is checked when it is opened: sizes of files; contents of files too (by checksum);
 // automatic: contents if the dataset is below 1 GiB.
 enum class Verify : std::uint8_t { automatic, size, full };
-Verify verify_from(const std::string& name);
 
 struct ShardInfo {
   std::string file;  // within the dataset's folder
@@ -73,13 +70,11 @@ class Dataset {
 
   const std::string& folder() const { return folder_; }
   const DatasetInfo& info() const { return info_; }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<Shard>& shards(Split split) const { return split == Split::train ? train_ : validation_; }
 
  private:
   std::string folder_;
   DatasetInfo info_;
-  std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<Shard> train_, validation_;
 };
 

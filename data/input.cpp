@@ -54,7 +54,9 @@ void append_end_token(const Tokenizer& tokenizer, std::vector<std::uint32_t>& to
 
 void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const std::string text = read_range(File::open_to_read(block.file->path), block.begin, block.end);
-  Piece piece{.text_bytes = text.size(), .first = block.begin == 0, .last = block.end == block.file->end};
+  Piece piece{.text_bytes = text.size(),
+              .first = block.begin == block.file->begin,
+              .last = block.end == block.file->end};
   if (piece.first) {
     if (const std::size_t zero = text.substr(0, hashed).find('\0'); zero != std::string::npos)
       throw UserError(
@@ -68,6 +70,21 @@ void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type
   piece.tokens = tokens.size();
   append(tokens, type, encoded.tokens);
   encoded.pieces.push_back(piece);
+}
+
+// Where the last `share` of a text begins, with a line. Where no line follows, it is cut anywhere, but within no
+// character; of a byte nothing is cut off.
+std::uint64_t start_of_end(const InputFile& input, double share) {
+  const auto kept = static_cast<std::uint64_t>(static_cast<double>(input.end - input.begin) * (1 - share));
+  const std::uint64_t position = std::max(input.begin + kept, input.begin + 1);
+  const std::string text =
+      read_range(File::open_to_read(input.path), position - 1, std::min(position + block_bytes, input.end));
+  if (const std::size_t newline = text.find('\n');
+      newline != std::string::npos && position + newline < input.end)
+    return position + newline;
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+  return position - 1 +
+         static_cast<std::uint64_t>(std::find_if_not(text.begin() + 1, text.end(), continues) - text.begin());
 }
 
 // The number of the line that starts at `position`, from 1.
@@ -303,6 +320,20 @@ std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const 
   }
   if (inputs.empty()) throw UserError("no files to read: name files, or folders that hold some");
   return inputs;
+}
+
+std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share) {
+  std::vector<InputFile> parts;
+  for (const InputFile& text : texts) {
+    const std::uint64_t cut = start_of_end(text, share);
+    for (const bool held_out : {false, true}) {
+      InputFile part = text;
+      (held_out ? part.begin : part.end) = cut;
+      part.held_out = held_out;
+      if (part.begin < part.end) parts.push_back(std::move(part));
+    }
+  }
+  return parts;
 }
 
 Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type) {

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@
 namespace muster {
 
 enum class InputKind : std::uint8_t {
-  text,   // a file is one document
+  text,   // a file, or the part of one that is given, is one document
   jsonl,  // a line is one document, its field "text"
   ids,    // tokens made elsewhere, .npy or .bin; documents end with the end token if there is one
 };
@@ -25,14 +26,18 @@ enum class InputKind : std::uint8_t {
 struct InputFile {
   std::string path;
   InputKind kind = InputKind::text;
-  std::uint64_t begin = 0, end = 0;  // of its contents, in bytes
-  DType id_type = DType::u16;        // of ids
+  std::uint64_t begin = 0, end = 0;   // of its contents, in bytes
+  DType id_type = DType::u16;         // of ids
+  std::optional<bool> held_out = {};  // else the hash of each document decides
 };
 
 // The files named, and those in folders named, in a fixed order: as given, and by name within a folder.
 // Hidden and empty files in folders are passed over. `token_type` (u16 or u32) is that of .bin files; may be
 // empty without any.
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
+
+// Each text file as two documents: the last `share` of it, from the start of a line, is held out.
+std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share);
 
 struct InputBlock {
   const InputFile* file = nullptr;

@@ -90,10 +90,6 @@ std::int64_t Loader::dropped_tokens() const {
   return static_cast<std::int64_t>(tokens);
 }
 
-std::int64_t Loader::epoch_of(std::int64_t slot) {
-  return sampler_ ? static_cast<std::int64_t>(sampler_->at(static_cast<std::uint64_t>(slot)).epoch) : 0;
-}
-
 std::optional<Loader::Window> Loader::window_at(std::int64_t slot) {
   auto index = static_cast<std::uint64_t>(slot);
   std::size_t source = 0;

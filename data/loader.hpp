@@ -66,8 +66,6 @@ class Loader {
   std::int64_t samples() const;
   // Tokens in the tails of shards that no sample holds.
   std::int64_t dropped_tokens() const;
-  // The epoch of the source that a slot reads.
-  std::int64_t epoch_of(std::int64_t slot);
 
   // Samples of slots [first_slot, first_slot + count). Validation slots past the end are filled with ignored
   // targets. Not for two threads at once.

@@ -81,7 +81,14 @@ std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
                                          const PrepareOptions& options) {
   const auto is_ids = [](const InputFile& input) { return input.kind == InputKind::ids; };
   const auto ids = std::find_if(inputs.begin(), inputs.end(), is_ids);
-  if (ids == inputs.end()) return make_tokenizer(options.tokenizer);
+  if (ids == inputs.end()) {
+    if (options.vocabulary || options.end_token || !options.token_type.empty())
+      throw UserError(
+          "--vocabulary, --end-token and --token-type tell of tokens made elsewhere, and {} is text: leave "
+          "them out",
+          inputs.front().path);
+    return make_tokenizer(options.tokenizer);
+  }
   if (const auto text = std::find_if_not(inputs.begin(), inputs.end(), is_ids); text != inputs.end())
     throw UserError("{} holds text and {} tokens: prepare them as two datasets", text->path, ids->path);
   if (!options.vocabulary)
@@ -116,10 +123,11 @@ class Division {
         share_(options.validation),
         token_bytes_(size_of(info.token_type())) {}
 
-  void add(const Encoded& encoded, PrepareProgress& done) {
+  void add(const InputFile& file, const Encoded& encoded, PrepareProgress& done) {
     std::size_t at = 0;
     for (const Piece& piece : encoded.pieces) {
-      if (piece.first) held_out_ = static_cast<double>(piece.hash >> 11) * 0x1p-53 < share_;
+      if (piece.first)
+        held_out_ = file.held_out.value_or(static_cast<double>(piece.hash >> 11) * 0x1p-53 < share_);
       ShardWriter& writer = held_out_ ? validation_ : train_;
       writer.append(std::span(encoded.tokens).subspan(at, piece.tokens * token_bytes_));
       if (piece.last) writer.end_document();
@@ -143,6 +151,12 @@ class Division {
   std::uint64_t train_bytes_ = 0, validation_bytes_ = 0;
 };
 
+// Whole ones of which the hash would hold out less than ten, and often none.
+bool are_few_texts(const std::vector<InputFile>& files, double share) {
+  return share > 0 && share < 1 && static_cast<double>(files.size()) * share < 10 &&
+         std::ranges::all_of(files, [](const InputFile& file) { return file.kind == InputKind::text; });
+}
+
 void check_options(const PrepareOptions& options) {
   if (!(options.validation >= 0 && options.validation <= 1))
     throw UserError("--validation is {}: it must be a share between 0 and 1", options.validation);
@@ -155,7 +169,8 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
                     const PrepareOptions& options,
                     const std::function<void(const PrepareProgress&)>& progress) {
   check_options(options);
-  const std::vector<InputFile> files = find_inputs(inputs, options.token_type);
+  std::vector<InputFile> files = find_inputs(inputs, options.token_type);
+  if (are_few_texts(files, options.validation)) files = with_ends_held_out(files, options.validation);
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(files, options);
   DatasetInfo info{.tokenizer = tokenizer->describe(),
                    .tokenizer_hash = tokenizer->hash(),
@@ -171,9 +186,11 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
     Blocks blocks(files);
     const std::uint64_t batch = 4 * block_bytes * static_cast<std::uint64_t>(thread_count());
     for (std::vector<InputBlock> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
-      for (const Encoded& encoded : encode_all(some, *tokenizer, info.token_type()))
-        division.add(encoded, done);
-      for (const InputBlock& block : some) done.bytes += block.end - block.begin;
+      const std::vector<Encoded> encoded = encode_all(some, *tokenizer, info.token_type());
+      for (std::size_t i = 0; i < some.size(); ++i) {
+        division.add(*some[i].file, encoded[i], done);
+        done.bytes += some[i].end - some[i].begin;
+      }
       if (progress) progress(done);
     }
     division.finish(info);

@@ -1,9 +1,9 @@
 // Text, JSON lines or tokens in; a dataset out.
 //
-// Documents go to validation by a hash of their start, to train otherwise. The work is parallel, its memory
-// does not grow with the input (block_bytes and some per thread), and the bytes written depend neither on
-// threads nor on the order in which a file system lists files. A failure leaves no dataset, and no file,
-// behind.
+// Documents go to validation by a hash of their start, to train otherwise; where the input is text files, too few
+// for that, the end of each goes to validation. The work is parallel, its memory does not grow with the input
+// (block_bytes and some per thread), and the bytes written depend neither on threads nor on the order in which a
+// file system lists files. A failure leaves no dataset, and no file, behind.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,7 @@
 #include "data/tokenizer.hpp"
 
+#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
@@ -52,16 +54,28 @@ class IdTokenizer final : public Tokenizer {
   std::uint32_t vocabulary() const override { return vocabulary_; }
   std::optional<std::uint32_t> end_token() const override { return end_token_; }
 
-  void encode(std::string_view, std::vector<std::uint32_t>&) const override {
-    throw UserError(
-        "the dataset was made of token ids and knows no text: prepare it from text (muster prepare "
-        "--tokenizer bytes)");
+  void encode(std::string_view text, std::vector<std::uint32_t>& tokens) const override {
+    for (std::size_t at = 0; (at = text.find_first_not_of(" \t\n", at)) != std::string_view::npos;) {
+      const std::size_t end = std::min(text.find_first_of(" \t\n", at), text.size());
+      std::uint32_t token = vocabulary_;
+      const auto [rest, error] = std::from_chars(text.data() + at, text.data() + end, token);
+      if (error != std::errc() || rest != text.data() + end || token >= vocabulary_)
+        throw UserError(
+            "'{}' is no token id below {}: the data were made of token ids, so write such, with spaces "
+            "between them",
+            text.substr(at, end - at), vocabulary_);
+      tokens.push_back(token);
+      at = end;
+    }
   }
 
   std::string decode(std::span<const std::uint32_t> tokens) const override {
     std::string text;
-    for (const std::uint32_t token : tokens)
-      if (token != end_token_) text += std::to_string(token) + ' ';
+    for (const std::uint32_t token : tokens) {
+      if (token == end_token_) continue;
+      text += ' ';
+      text += std::to_string(token);
+    }
     return text;
   }
 

@@ -34,7 +34,7 @@ class Tokenizer {
 
 // From what a user names, `bytes`: 256 bytes and the end token 256.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec);
-// For tokens made elsewhere: ids are known, texts are not.
+// For tokens made elsewhere: what they stand for is not known, so a text is ids with spaces between them.
 std::unique_ptr<Tokenizer> make_id_tokenizer(std::uint32_t vocabulary,
                                              std::optional<std::uint32_t> end_token);
 // `where` names the file that holds the description.

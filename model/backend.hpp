@@ -21,7 +21,7 @@ Backend backend_of(const Device& device);
 const KernelTable& kernels_of(DeviceKind kind);
 
 // Handles and chosen algorithms of the current GPU (model/ops/cuda/context.hpp). Built without CUDA it throws
-// UserError.
+// Defect: there is no GPU to ask for it.
 std::shared_ptr<KernelContext> make_cuda_context();
 
 }  // namespace muster

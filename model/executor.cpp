@@ -41,8 +41,8 @@ StepScalars* scalars_of(const Plan& plan, const Bindings& bindings) {
 
 void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, bool accumulate,
               KernelContext* context, NativeStream native) {
-  check(thread_count() <= plan.threads, "no more threads run a plan than it was made for");
-  const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
+  check(thread_count() == plan.threads, "as many threads run a plan as it was made for");
+  const Node& node = plan.node(step);
   std::vector<TensorView> inputs, outputs;
   for (const ValueId id : node.inputs) inputs.push_back(view_of(plan, bindings, id));
   for (const ValueId id : node.outputs) outputs.push_back(view_of(plan, bindings, id));
@@ -93,7 +93,7 @@ void Executor::append(Stream& stream, const Segment& segment) const {
   const auto kernels = [&] {
     for (std::size_t s = segment.begin; s < segment.end; ++s) {
       const auto name = stream.name_work([&] {
-        const Node& node = plan_.graph.nodes[static_cast<std::size_t>(plan_.steps[s].node)];
+        const Node& node = plan_.node(plan_.steps[s]);
         return node.scope + "." + std::string(node.op->name());
       });
       stream.enqueue([this, &step = plan_.steps[s], bindings = segment.bindings,
@@ -113,9 +113,7 @@ std::set<std::string> remarks(const Plan& plan, const Backend& backend) {
   std::set<std::string> lines;
   if (backend.context == nullptr) return lines;
   for (const Node& node : plan.graph.nodes) {
-    std::vector<TensorType> inputs;
-    for (const ValueId input : node.inputs) inputs.push_back(input ? plan.graph.type(input) : TensorType{});
-    if (std::string line = backend.context->remark(*node.op, inputs); !line.empty())
+    if (std::string line = backend.context->remark(*node.op, plan.graph.types(node.inputs)); !line.empty())
       lines.insert(std::move(line));
   }
   return lines;

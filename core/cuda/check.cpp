@@ -1,7 +1,7 @@
 #include "core/cuda/check.hpp"
 
+#include <cstdio>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 namespace muster {
 
@@ -14,9 +14,9 @@ void note_cuda(cudaError_t result, const char* what) noexcept {
   // While the process ends, the runtime may be gone before what it gave us.
   if (result == cudaSuccess || result == cudaErrorCudartUnloading) return;
   try {
-    spdlog::error("{}: {} ({})", what, cudaGetErrorString(result), cudaGetErrorName(result));
+    fmt::print(stderr, "{}: {} ({})\n", what, cudaGetErrorString(result), cudaGetErrorName(result));
   } catch (...) {
-    // A log that cannot be written must not end a clean-up.
+    // A line that cannot be written must not end a clean-up.
   }
 }
 

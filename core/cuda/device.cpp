@@ -1,7 +1,6 @@
 // GPUs: their memory and their streams.
 #include "core/device.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <cuda_runtime.h>
 #include <fmt/format.h>

@@ -1,6 +1,5 @@
 #include "model/families/language_model.hpp"
 
-#include <optional>
 #include <string>
 #include <utility>
 

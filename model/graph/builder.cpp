@@ -57,9 +57,7 @@ std::vector<ValueId> Builder::apply(OpPtr op, std::vector<ValueId> inputs, std::
   const auto [known, fresh] = random_keys_.try_emplace(key, full);
   check(fresh, known->second == full ? "names of nodes are unique in their scope"
                                      : "the names of two nodes share a hash: rename one");
-  std::vector<TensorType> input_types;
-  for (const ValueId input : inputs) input_types.push_back(input ? graph_.type(input) : TensorType{});
-  const std::vector<TensorType> types = op->infer(input_types);
+  const std::vector<TensorType> types = op->infer(graph_.types(inputs));
   Node node{std::move(op), std::move(inputs), {}, scope_, key, region_, Phase::forward, false};
   for (std::size_t i = 0; i < types.size(); ++i) {
     const ValueId output = append(i == 0 ? full : full + "." + std::to_string(i), types[i], Role::activation);

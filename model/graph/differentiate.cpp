@@ -74,9 +74,7 @@ ValueId Differentiator::gradient_slot(ValueId parameter) {
 
 // Fills in the outputs that are not given yet.
 std::vector<ValueId> Differentiator::append_node(Node node, std::string_view name) {
-  std::vector<TensorType> input_types;
-  for (const ValueId input : node.inputs) input_types.push_back(input ? graph_.type(input) : TensorType{});
-  const std::vector<TensorType> types = node.op->infer(input_types);
+  const std::vector<TensorType> types = node.op->infer(graph_.types(node.inputs));
   node.outputs.resize(types.size());
   const auto index = static_cast<std::int32_t>(graph_.nodes.size());
   for (std::size_t i = 0; i < types.size(); ++i) {

@@ -75,6 +75,12 @@ struct Graph {
   const Value& operator[](ValueId id) const { return values[static_cast<std::size_t>(id.index)]; }
   Value& operator[](ValueId id) { return values[static_cast<std::size_t>(id.index)]; }
   const TensorType& type(ValueId id) const { return (*this)[id].type; }
+  // Empty types for inputs and outputs that are not there.
+  std::vector<TensorType> types(const std::vector<ValueId>& ids) const {
+    std::vector<TensorType> types;
+    for (const ValueId id : ids) types.push_back(id ? type(id) : TensorType{});
+    return types;
+  }
 };
 
 }  // namespace muster

@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::int32_t never = -1;
 
-std::vector<TensorType> types_of(const Graph& graph, const std::vector<ValueId>& ids) {
-  std::vector<TensorType> types;
-  for (const ValueId id : ids) types.push_back(id ? graph.type(id) : TensorType{});
-  return types;
-}
-
 bool in_arena(const Value& value) {
   return value.role == Role::activation || value.role == Role::input || value.role == Role::result;
 }
@@ -101,7 +95,7 @@ Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
     const auto kernel = kernels.find(node.op->name());
     if (kernel == kernels.end())
       throw Defect("this backend has no kernel for " + std::string(node.op->name()));
-    const std::vector<TensorType> inputs = types_of(g, node.inputs), outputs = types_of(g, node.outputs);
+    const std::vector<TensorType> inputs = g.types(node.inputs), outputs = g.types(node.outputs);
     PlanStep planned;
     planned.node = step;
     planned.run = kernel->second.run;

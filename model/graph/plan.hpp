@@ -39,8 +39,9 @@ struct Plan {
   std::uint64_t largest_live_bytes = 0;  // the least that any placement needs
   std::uint64_t state_bytes = 0;
   double matrix_flops = 0;  // forward and backward, without what is computed again
-  int threads = 1;          // at most so many may run it: workspaces are made for them
+  int threads = 1;          // so many run it: fewer work on larger tiles, in larger workspaces
 
+  const Node& node(const PlanStep& step) const { return graph.nodes[static_cast<std::size_t>(step.node)]; }
   ValueId find(std::string_view name) const;  // an input, a result or a state; throws Defect
 };
 

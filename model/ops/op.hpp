@@ -1,9 +1,7 @@
 // What an operation is: a shape rule, a cost, a gradient rule. Its kernels live in cpu/ and cuda/
 // (kernel.hpp).
 //
-// An op is an immutable value that nodes of a graph share. To add one: model/ops/NAME.hpp and NAME.cpp (the
-// formula, the rules), model/ops/cpu/NAME.cpp (kernels), a line in model/ops/cpu/table.cpp, rows in
-// tests/model/op_table.
+// An op is an immutable value that nodes of a graph share. docs/architecture.md tells how to add one.
 #pragma once
 
 #include <cstdint>

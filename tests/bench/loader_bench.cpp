@@ -17,6 +17,7 @@
 #include "data/loader.hpp"
 #include "data/permutation.hpp"
 #include "data/shard_writer.hpp"
+#include "data/tokenizer.hpp"
 
 namespace {
 

@@ -66,7 +66,6 @@ TEST_F(DatasetFiles, reads_back_what_it_wrote) {
   EXPECT_EQ(info.validation.tokens(), 0u);
   EXPECT_EQ(info.token_type(), DType::u16);
   const Dataset dataset(dataset_, Verify::full);
-  EXPECT_EQ(dataset.tokenizer().name(), "bytes");
   std::vector<std::int32_t> tokens(3);
   dataset.shards(Split::train)[1].read_tokens(39, tokens);
   EXPECT_EQ(tokens, (std::vector<std::int32_t>{'c', 256, 'd'}));
@@ -181,14 +180,6 @@ TEST_F(DatasetFiles, a_damaged_dataset_json_is_named) {
   EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read"}));
   File::create(dataset_ + "/dataset.json").write("");
   EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read"}));
-}
-
-TEST_F(DatasetFiles, verify_is_one_of_three) {
-  EXPECT_EQ(verify_from("auto"), Verify::automatic);
-  EXPECT_EQ(verify_from("size"), Verify::size);
-  EXPECT_EQ(verify_from("full"), Verify::full);
-  EXPECT_TRUE(
-      tells(message_of([] { verify_from("maybe"); }), {"data.verify", "maybe", "auto, size or full"}));
 }
 
 // Someone packed a shard: the elements no longer lie in one plain piece.

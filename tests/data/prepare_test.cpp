@@ -32,10 +32,11 @@ class Prepare : public Scratch {
   }
   static std::vector<std::string> texts(const Dataset& dataset, Split split) {
     std::vector<std::string> texts;
+    const auto tokenizer = make_tokenizer("bytes");
     for (const auto& document : documents(dataset, split)) {
       EXPECT_EQ(document.back(), 256);
       const std::vector<std::uint32_t> tokens(document.begin(), document.end());
-      texts.push_back(dataset.tokenizer().decode(tokens));
+      texts.push_back(tokenizer->decode(tokens));
     }
     return texts;
   }
@@ -153,6 +154,39 @@ TEST_F(Prepare, validation_is_a_share_of_documents_chosen_by_their_text) {
     EXPECT_TRUE(std::binary_search(held_out.begin(), held_out.end(), text)) << text;
   for (const std::string& text : texts(Dataset(path("b")), Split::train))
     EXPECT_FALSE(std::binary_search(held_out.begin(), held_out.end(), text)) << text;
+}
+
+TEST_F(Prepare, holds_out_the_end_of_each_text_file_where_they_are_few) {
+  std::string lines;
+  for (int i = 0; i < 200000; ++i) lines += "line " + std::to_string(i) + "\n";
+  std::string accents;
+  for (int i = 0; i < 500; ++i) accents += "\xC3\xA9";
+  PrepareOptions options;
+  options.validation = 0.1;
+  const DatasetInfo info = prepare(
+      {write("a.txt", lines), write("b.txt", accents + "\n"), write("c.txt", "x")}, path("out"), options);
+  const auto train = texts(Dataset(path("out")), Split::train);
+  const auto held_out = texts(Dataset(path("out")), Split::validation);
+  ASSERT_EQ(train.size(), 3u);
+  ASSERT_EQ(held_out.size(), 2u);  // of "x" nothing can be cut off
+  EXPECT_TRUE(train[0] + held_out[0] == lines);
+  EXPECT_EQ(train[0].back(), '\n');
+  EXPECT_NEAR(static_cast<double>(held_out[0].size()), 0.1 * static_cast<double>(lines.size()), 12);
+  EXPECT_EQ(train[1] + held_out[1], accents + "\n");
+  EXPECT_EQ(train[1].size() % 2, 0u);  // no character is cut
+  EXPECT_EQ(info.validation.text_bytes, held_out[0].size() + held_out[1].size());
+}
+
+TEST_F(Prepare, holds_out_whole_text_files_where_they_are_many) {
+  for (int i = 0; i < 100; ++i) write("in/" + std::to_string(i), "text " + std::to_string(i));
+  PrepareOptions options;
+  options.validation = 0.1;
+  prepare({path("in")}, path("out"), options);
+  for (const std::string& text : texts(Dataset(path("out")), Split::validation))
+    EXPECT_TRUE(text.starts_with("text "));
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train).size() +
+                texts(Dataset(path("out")), Split::validation).size(),
+            100u);
 }
 
 template <class T>
@@ -286,6 +320,8 @@ TEST_F(Prepare, bad_input_is_refused_by_name_and_leaves_nothing) {
   EXPECT_TRUE(
       tells(fails({write("e.npy", npy("<i8", "(1,)", std::string(8, '\xff')))}, ids), {"token -1", "e.npy"}));
 
+  EXPECT_TRUE(tells(fails({write("text.txt", "text")}, ids), {"text.txt is text", "--vocabulary"}));
+
   PrepareOptions bad;
   bad.tokenizer = "words";
   EXPECT_TRUE(tells(fails({write("a.txt", "text")}, bad), {"'words'", "known is bytes"}));
@@ -293,7 +329,8 @@ TEST_F(Prepare, bad_input_is_refused_by_name_and_leaves_nothing) {
   bad.validation = 2;
   EXPECT_TRUE(tells(fails({path("a.txt")}, bad), {"--validation"}));
   bad.validation = 0.99999999;
-  EXPECT_TRUE(tells(fails({path("a.txt")}, bad), {"all 1 documents", "--validation 0"}));
+  EXPECT_TRUE(tells(fails({path("blank.jsonl"), write("one.jsonl", "{\"text\": \"a\"}\n")}, bad),
+                    {"all 1 documents", "--validation 0"}));
 }
 
 TEST_F(Prepare, a_folder_that_holds_something_is_left_alone) {

@@ -215,7 +215,7 @@ TEST_P(Gradients, each_is_announced_once_and_nobody_writes_it_afterwards) {
   const Plan plan = make_plan(graph(), cpu_kernels(), thread_count());
   std::set<std::int32_t> announced;
   for (const PlanStep& step : plan.steps) {
-    for (const ValueId output : plan.graph.nodes[static_cast<std::size_t>(step.node)].outputs)
+    for (const ValueId output : plan.node(step).outputs)
       EXPECT_TRUE(plan.graph[output].role != Role::gradient ||
                   !announced.contains(plan.graph[output].parameter))
           << plan.graph[output].name;

@@ -1,5 +1,5 @@
-// Rows of the op table: matrix products and the head. Their deeper tests are linear_test.cpp and its
-// neighbours.
+// Rows of the op table: matrix products and the head. Their deeper tests are matmul_test.cpp and
+// cuda_linear_test.cpp.
 #include "model/ops/cross_entropy.hpp"
 #include "model/ops/linear.hpp"
 #include "tests/model/op_table.hpp"

@@ -33,7 +33,7 @@ inline std::vector<Occupied> occupied(const Plan& plan) {
     if (value.role == Role::result) all.back().last = steps - 1;
   }
   for (std::int32_t step = 0; step < steps; ++step) {
-    const Node& node = graph.nodes[static_cast<std::size_t>(plan.steps[static_cast<std::size_t>(step)].node)];
+    const Node& node = plan.node(plan.steps[static_cast<std::size_t>(step)]);
     for (const std::vector<ValueId>* ids : {&node.inputs, &node.outputs})
       for (const ValueId id : *ids) {
         if (!id) continue;
@@ -55,8 +55,7 @@ inline std::vector<Occupied> occupied(const Plan& plan) {
 // The step after the earlier one's last read writes the later one over it, as its op allows.
 inline bool overwrites(const Plan& plan, const Occupied& earlier, const Occupied& later) {
   if (earlier.value < 0 || later.value < 0 || earlier.last != later.first) return false;
-  const Node& node =
-      plan.graph.nodes[static_cast<std::size_t>(plan.steps[static_cast<std::size_t>(later.first)].node)];
+  const Node& node = plan.node(plan.steps[static_cast<std::size_t>(later.first)]);
   for (std::size_t o = 0; o < node.outputs.size(); ++o) {
     const int i = node.op->may_overwrite(static_cast<int>(o));
     if (node.outputs[o].index == later.value && i >= 0 &&

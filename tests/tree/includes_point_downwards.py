@@ -24,6 +24,12 @@ DOORS = {
     r"<toml\+\+/": r"trainer/config/\w+\.cpp|trainer/build_info\.cpp",
     r"<CLI/": r"trainer/cli/\w+\.cpp|trainer/build_info\.cpp",
     r"<nlohmann/": r".*\.cpp",
+    r"<spdlog/": r"trainer/metrics/log\.cpp|trainer/run/training_run\.cpp|trainer/build_info\.cpp",
+    r"<xxhash": r"core/hash\.cpp|trainer/build_info\.cpp",
+    r"<(cuda_|nvtx3/)": r"core/cuda/|model/ops/cuda/",
+    r"<cublasLt\.h>": r"model/ops/cuda/(context|matmul)\.cpp",
+    r"<cudnn": r"model/ops/cuda/attention_(cudnn\.cpp|graphs\.hpp)",
+    r"<nccl\.h>": r"comm/nccl/",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]+[>"])', re.MULTILINE)

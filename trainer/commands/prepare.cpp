@@ -34,6 +34,9 @@ int prepare_command(const PrepareCommandOptions& options) {
   fmt::print("{}: vocabulary {}\n", options.output, dataset.vocabulary);
   print_split("train", dataset.train);
   print_split("validation", dataset.validation);
+  if (dataset.validation.shards.empty() && options.prepare.validation > 0)
+    fmt::print(stderr, "nothing is held out to evaluate on: the documents are too few for --validation {}\n",
+               options.prepare.validation);
   return 0;
 }
 

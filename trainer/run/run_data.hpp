@@ -28,7 +28,6 @@ class RunData {
   explicit RunData(Config& config);
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
-  const Tokenizer& tokenizer() const { return datasets_.front()->tokenizer(); }
   std::vector<SourceIdentity> identities(const Config& config) const;
   // Whether the first source holds out text enough for an evaluation.
   bool has_validation(const Config& config) const;
@@ -37,7 +36,8 @@ class RunData {
   // Of the first source.
   Loader validation(const Config& config, MemoryAccount& account) const;
 
-  // What the loader and the prefetch ring of a split take; of the validation split, with what its Evaluation takes.
+  // What the loader and the prefetch ring of a split take; for the
+  // validation split this includes what its Evaluation takes.
   std::uint64_t memory(const Config& config, Split split) const;
   // The same of a whole training run, which has those of the validation split if it evaluates.
   std::uint64_t memory(const Config& config) const;

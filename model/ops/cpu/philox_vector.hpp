@@ -20,12 +20,6 @@ struct RandomStream {
   std::uint64_t seed = 0;
 };
 
-// Dropout keeps an element when uniform(word) >= p, which is word >= dropped_below(p): uniform is exact, so
-// that the comparison of integers decides alike.
-inline std::uint32_t dropped_below(float p) {
-  return static_cast<std::uint32_t>(std::ceil(static_cast<double>(p) * 0x1p24)) << 8;
-}
-
 // words[e] for e in [0, 64) is the word of element 4 first + e: word e % 4 of the counter first + e / 4.
 // `words` is aligned to 64 bytes.
 MUSTER_INLINE void philox_64(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {

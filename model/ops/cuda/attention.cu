@@ -38,9 +38,7 @@ AttentionProblem attention_problem(const AttentionShape& shape, std::int64_t que
   if (shape.dropout > 0) {
     check(args.scalars != nullptr, "dropout needs the step's scalars");
     problem.kept_factor = 1 / (1 - shape.dropout);
-    // uniform(word) >= p, in integers: uniform is exact.
-    problem.dropped_below = static_cast<std::uint32_t>(std::ceil(static_cast<double>(shape.dropout) * 0x1p24))
-                            << 8;
+    problem.dropped_below = dropped_below(shape.dropout);
   }
   problem.random_key = args.random_key;
   problem.scalars = args.scalars;

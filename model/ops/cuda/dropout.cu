@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(block_threads)
 void dropout(const Op& op, const KernelArgs& args) {
   const auto& attributes = static_cast<const Dropout&>(op);
   const auto p = static_cast<double>(attributes.probability());
-  const auto threshold = static_cast<std::uint32_t>(std::ceil(p * 0x1p24)) << 8;
+  const std::uint32_t threshold = dropped_below(attributes.probability());
   const auto scale = static_cast<float>(1.0 / (1.0 - p));
   const std::int64_t length = attributes.rows_per_sample() * args.inputs[0].columns();
   if (args.inputs[0].elements() == 0) return;

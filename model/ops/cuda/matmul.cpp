@@ -4,8 +4,8 @@
 
 #include <compare>
 #include <cublasLt.h>
+#include <fmt/format.h>
 #include <map>
-#include <spdlog/spdlog.h>
 #include <type_traits>
 
 #include "core/error.hpp"
@@ -173,9 +173,10 @@ Matmuls::State::Chosen Matmuls::State::choose(const Product& product, const Prob
   if (chosen.found)
     chosen.algorithm = result.algo;
   else
-    spdlog::warn(
+    fmt::print(
+        stderr,
         "cuBLASLt has no algorithm for the {} product {} x {} x {}: a slow kernel computes it; even widths "
-        "are fast",
+        "are fast\n",
         name_of(product.inputs), product.m, product.n, product.k);
   return chosen;
 }
