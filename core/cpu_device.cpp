@@ -1,4 +1,3 @@
-
 #include "core/device.hpp"
 #include "core/host.hpp"
 

@@ -14,8 +14,8 @@ enum class ExitCode : int {
   defect = 1,      // a bug: the message shows file and line
   user_error = 2,  // one line says what, where and how to mend it
   try_again = 75,  // a peer was lost or hung: restarting may help
-  // Stopped by a signal or a time limit after saving: start again to go on. (By a second signal at once: since the
-  // last checkpoint something is lost, and going on is the same.)
+  // Stopped by a signal or a time limit after saving: start again to go on. After a second signal nothing is saved, and
+  // the steps since the last checkpoint are lost.
   interrupted = 85,
 };
 

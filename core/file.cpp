@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 
 namespace muster {
 namespace {
@@ -124,7 +125,7 @@ void sync_path(const std::string& path) { File::open_to_read(path).sync(); }
 
 void write_text_atomically(const std::string& path, std::string_view text) {
   // A name of its own: another process may be writing the same file.
-  const std::string partial = fmt::format("{}.partial-{}", path, getpid());
+  const std::string partial = fmt::format("{}.partial-{}-{}", path, host_name(), getpid());
   try {
     File file = File::create(partial);
     file.write(text);

@@ -91,7 +91,7 @@ DatasetInfo read_dataset_info(const std::string& folder) {
     info.validation = split_from(parsed.at("splits").at("validation"));
   } catch (const json::exception& error) {
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
-  } catch (const std::logic_error& error) {  // what is thrown above
+  } catch (const std::logic_error& error) {  // what hash_of and split_from throw
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
   }
   const auto tokenizer = tokenizer_from_description(info.tokenizer, path);

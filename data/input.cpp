@@ -61,7 +61,7 @@ void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type
     if (const std::size_t zero = text.substr(0, hashed).find('\0'); zero != std::string::npos)
       throw UserError(
           "{} is no text, byte {} is zero: leave it out (tokens are read from .npy and .bin files)",
-          block.file->path, zero);
+          block.file->path, block.begin + zero);
     piece.hash = hash_start(text);
   }
   std::vector<std::uint32_t> tokens;
@@ -72,15 +72,16 @@ void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type
   encoded.pieces.push_back(piece);
 }
 
-// Where the last `share` of a text begins, with a line. Where no line follows, it is cut anywhere, but within no
-// character; of a byte nothing is cut off.
-std::uint64_t start_of_end(const InputFile& input, double share) {
+// Where the last `share` of a text begins: with a line, unless that leaves less than half of it; else with a character.
+// Of a single byte nothing is cut off.
+std::uint64_t cut_before_end(const InputFile& input, double share) {
   const auto kept = static_cast<std::uint64_t>(static_cast<double>(input.end - input.begin) * (1 - share));
   const std::uint64_t position = std::max(input.begin + kept, input.begin + 1);
   const std::string text =
       read_range(File::open_to_read(input.path), position - 1, std::min(position + block_bytes, input.end));
+  // text[i] lies before position + i.
   if (const std::size_t newline = text.find('\n');
-      newline != std::string::npos && position + newline < input.end)
+      newline <= (input.end - position) / 2 && position < input.end)
     return position + newline;
   const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
   return position - 1 +
@@ -325,7 +326,7 @@ std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const 
 std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share) {
   std::vector<InputFile> parts;
   for (const InputFile& text : texts) {
-    const std::uint64_t cut = start_of_end(text, share);
+    const std::uint64_t cut = cut_before_end(text, share);
     for (const bool held_out : {false, true}) {
       InputFile part = text;
       (held_out ? part.begin : part.end) = cut;

@@ -151,9 +151,9 @@ class Division {
   std::uint64_t train_bytes_ = 0, validation_bytes_ = 0;
 };
 
-// Whole ones of which the hash would hold out less than ten, and often none.
+// Too few to divide whole: the hash would put less than ten into one split, and often none.
 bool are_few_texts(const std::vector<InputFile>& files, double share) {
-  return share > 0 && share < 1 && static_cast<double>(files.size()) * share < 10 &&
+  return share > 0 && share < 1 && static_cast<double>(files.size()) * std::min(share, 1 - share) < 10 &&
          std::ranges::all_of(files, [](const InputFile& file) { return file.kind == InputKind::text; });
 }
 

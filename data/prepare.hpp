@@ -18,7 +18,7 @@ namespace muster {
 
 struct PrepareOptions {
   std::string tokenizer = "bytes";  // of text
-  double validation = 0.02;         // the share of documents held out, in [0, 1]
+  double validation = 0.02;         // the share held out, in [0, 1]
   std::uint64_t shard_tokens = std::uint64_t{64} << 20;
   // Of tokens made elsewhere (.npy, .bin).
   std::optional<std::uint32_t> vocabulary;

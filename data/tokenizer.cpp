@@ -55,14 +55,14 @@ class IdTokenizer final : public Tokenizer {
   std::optional<std::uint32_t> end_token() const override { return end_token_; }
 
   void encode(std::string_view text, std::vector<std::uint32_t>& tokens) const override {
-    for (std::size_t at = 0; (at = text.find_first_not_of(" \t\n", at)) != std::string_view::npos;) {
-      const std::size_t end = std::min(text.find_first_of(" \t\n", at), text.size());
+    for (std::size_t at = 0; (at = text.find_first_not_of(" \t\r\n", at)) != std::string_view::npos;) {
+      const std::size_t end = std::min(text.find_first_of(" \t\r\n", at), text.size());
       std::uint32_t token = vocabulary_;
       const auto [rest, error] = std::from_chars(text.data() + at, text.data() + end, token);
       if (error != std::errc() || rest != text.data() + end || token >= vocabulary_)
         throw UserError(
-            "'{}' is no token id below {}: the data were made of token ids, so write such, with spaces "
-            "between them",
+            "'{}' is no token id below {}: the data were made of token ids: write them, with spaces "
+            "between",
             text.substr(at, end - at), vocabulary_);
       tokens.push_back(token);
       at = end;

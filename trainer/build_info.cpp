@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <filesystem>
 #include <fmt/chrono.h>
 #include <fstream>
 #include <gnu/libc-version.h>
@@ -18,7 +17,6 @@
 #include <toml++/toml.h>
 #include <xxhash.h>
 
-#include "core/error.hpp"
 #include "core/hash.hpp"
 
 namespace muster {

@@ -71,8 +71,11 @@ std::string Attempt::file(std::int64_t number) const {
   return fmt::format("{}/{:06}", folder_.attempts(), number);
 }
 
-Attempt Attempt::begin(const RunFolder& folder) {
-  for (std::int64_t number = newest_number(folder.attempts()) + 1;; ++number) {
+Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
+  const std::int64_t newest = newest_number(folder.attempts());
+  // One that lives looks for the number after its own.
+  if (of_checkpoints > newest) File::create(Attempt(folder, newest + 1).file(newest + 1));
+  for (std::int64_t number = std::max(of_checkpoints, newest) + 1;; ++number) {
     const Attempt attempt(folder, number);
     const std::string path = attempt.file(number);
     const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

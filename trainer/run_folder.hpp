@@ -47,8 +47,10 @@ class Attempt {
     bool alive = false;  // known only for this host
   };
 
-  // Takes the next number in an existing run folder. For one rank; the others join() its number.
-  static Attempt begin(const RunFolder& folder);
+  // Takes the next number in an existing run folder. `of_checkpoints` is the largest attempt that its checkpoints name:
+  // where they were copied without attempts/, a lower number would make them later than any new ones. For one rank; the
+  // others join() its number.
+  static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
   static Attempt join(const RunFolder& folder, std::int64_t number) { return Attempt(folder, number); }
 
   std::int64_t number() const { return number_; }

@@ -177,6 +177,15 @@ TEST_F(Prepare, holds_out_the_end_of_each_text_file_where_they_are_few) {
   EXPECT_EQ(info.validation.text_bytes, held_out[0].size() + held_out[1].size());
 }
 
+TEST_F(Prepare, cuts_a_long_line_rather_than_hold_out_next_to_nothing) {
+  const std::string line(1000, 'x');
+  PrepareOptions options;
+  options.validation = 0.1;
+  prepare({write("a.txt", line + "\n\n"), write("b.txt", "head\n" + line + "\n-- Bob\n")}, path("out"),
+          options);
+  for (const std::string& text : texts(Dataset(path("out")), Split::validation)) EXPECT_GE(text.size(), 100u);
+}
+
 TEST_F(Prepare, holds_out_whole_text_files_where_they_are_many) {
   for (int i = 0; i < 100; ++i) write("in/" + std::to_string(i), "text " + std::to_string(i));
   PrepareOptions options;

@@ -225,6 +225,9 @@ class BadInput(unittest.TestCase):
         config = self.room.config("empty", "")
         self.refused([(2, ["train", config])], "data.path")
 
+    def test_a_configuration_in_place_of_a_run_to_generate_from(self):
+        self.refused([(1, ["generate", self.config])], str(self.config), "name the folder of a run")
+
     def test_a_missing_configuration(self):
         self.refused([(2, ["train", self.room / "none.toml"])], str(self.room / "none.toml"))
 

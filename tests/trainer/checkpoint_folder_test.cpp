@@ -1,4 +1,6 @@
 // The folder of checkpoints: what is listed, what is kept, what is removed.
+#include <unistd.h>
+
 #include "tests/trainer/checkpoint_samples.hpp"
 #include "trainer/commands/checkpoint.hpp"
 #include "trainer/run_folder.hpp"
@@ -16,7 +18,7 @@ TEST(CheckpointFolder, a_missing_or_empty_folder_holds_nothing) {
   EXPECT_TRUE(list_checkpoints(folder.path()).empty());
   EXPECT_TRUE(list_checkpoints(folder.path() + "/none").empty());
   EXPECT_EQ(newest_complete(folder.path() + "/none", Trust::full, ignore), std::nullopt);
-  keep_newest(folder.path() + "/none", 1, 1);
+  keep_newest(folder.path() + "/none", 1, 1, ignore);
 }
 
 TEST(CheckpointFolder, what_is_no_folder_is_an_error_on_all_ranks) {
@@ -68,12 +70,12 @@ TEST(CheckpointFolder, steps_beyond_eight_digits_are_found) {
 TEST(CheckpointFolder, the_latest_are_kept_and_older_ones_go) {
   const TemporaryFolder folder;
   for (const int step : {1, 2, 3, 4}) save(folder.path(), 1, step);
-  keep_newest(folder.path(), 0, 1);
+  keep_newest(folder.path(), 0, 1, ignore);
   EXPECT_EQ(names_in(folder.path()).size(), 4u);
-  keep_newest(folder.path(), 2, 1);
+  keep_newest(folder.path(), 2, 1, ignore);
   EXPECT_EQ(names_in(folder.path()), (Names{"step-00000003", "step-00000004"}));
-  keep_newest(folder.path(), 1, 1);
-  keep_newest(folder.path(), 1, 1);
+  keep_newest(folder.path(), 1, 1, ignore);
+  keep_newest(folder.path(), 1, 1, ignore);
   EXPECT_EQ(names_in(folder.path()), Names{"step-00000004"});
 }
 
@@ -81,7 +83,7 @@ TEST(CheckpointFolder, a_damaged_checkpoint_does_not_count_as_one_that_is_kept) 
   const TemporaryFolder folder;
   for (const int step : {1, 2, 3}) save(folder.path(), 1, step);
   std::filesystem::remove(checkpoint_path(folder.path(), 3) + "/manifest.json");
-  keep_newest(folder.path(), 1, 1);
+  keep_newest(folder.path(), 1, 1, ignore);
   EXPECT_EQ(newest_complete(folder.path(), Trust::full, ignore), 2);
 }
 
@@ -91,8 +93,48 @@ TEST(CheckpointFolder, an_attempt_that_went_back_keeps_its_own) {
   save(folder.path(), 1, 50, 1);
   save(folder.path(), 1, 100, 1);
   save(folder.path(), 1, 75, 2);
-  keep_newest(folder.path(), 1, 2);
+  keep_newest(folder.path(), 1, 2, ignore);
   EXPECT_EQ(names_in(folder.path()), Names{"step-00000075"});
+}
+
+TEST(CheckpointFolder, one_that_is_not_there_is_told_from_one_that_is_broken) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 1);
+  const std::string one = checkpoint_path(folder.path(), 1);
+  EXPECT_NE(message_of([&] {
+              Checkpoint::open(checkpoint_path(folder.path(), 999));
+            }).find("there is no " + checkpoint_path(folder.path(), 999)),
+            std::string::npos);
+  std::filesystem::rename(one + "/manifest.json", one + "/kept");
+  EXPECT_NE(message_of([&] { Checkpoint::open(one); }).find("was never finished"), std::string::npos);
+  std::filesystem::create_directory(one + "/manifest.json");
+  const std::string message = message_of([&] { Checkpoint::open(one); });
+  EXPECT_NE(message.find("cannot read"), std::string::npos) << message;
+  EXPECT_EQ(message.find("remove"), std::string::npos) << message;
+}
+
+TEST(CheckpointFolder, one_that_cannot_be_removed_stays_and_is_told) {
+  const TemporaryFolder folder;
+  for (const int step : {1, 2, 3}) save(folder.path(), 1, step);
+  const std::string kept = checkpoint_path(folder.path(), 1);
+  using std::filesystem::perms;
+  std::filesystem::permissions(folder.path(), perms::all);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path()))
+    std::filesystem::permissions(entry.path(), perms::all);
+  std::filesystem::permissions(kept,
+                               perms::all & ~(perms::owner_write | perms::group_write | perms::others_write));
+  const bool root = geteuid() == 0;  // whom permissions do not stop
+  ASSERT_EQ(root ? seteuid(65534) : 0, 0);
+  std::vector<std::string> warnings;
+  keep_newest(folder.path(), 1, 1, [&](const std::string& line) { warnings.push_back(line); });
+  ASSERT_EQ(root ? seteuid(0) : 0, 0);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find(kept), std::string::npos) << warnings[0];
+  EXPECT_EQ(newest_complete(folder.path(), Trust::full, ignore), 3);
+  EXPECT_TRUE(std::filesystem::exists(kept));
+  std::filesystem::permissions(kept, perms::all);
+  keep_newest(folder.path(), 1, 1, ignore);
+  EXPECT_EQ(names_in(folder.path()), Names{"step-00000003"});
 }
 
 TEST(CheckpointFolder, what_earlier_attempts_left_goes_and_what_is_being_written_stays) {
@@ -105,7 +147,7 @@ TEST(CheckpointFolder, what_earlier_attempts_left_goes_and_what_is_being_written
   std::filesystem::create_directory(folder.path() + "/step-00000004.removing");
   std::filesystem::create_directory(replaced_path(folder.path(), 5, 2));
   overwrite(folder.path() + "/notes.txt", "mine");
-  keep_newest(folder.path(), 3, 2);
+  keep_newest(folder.path(), 3, 2, ignore);
   EXPECT_EQ(names_in(folder.path()),
             (Names{"notes.txt", "step-00000005", "step-00000006.partial-2", "step-00000006.partial-3"}));
 }

@@ -59,7 +59,7 @@ class Generation : public Scratch {
     const Plan plan =
         make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision, 0),
                   cpu_kernels(), thread_count());
-    const TrainedModel model(config, {}, plan, plan.arena_bytes, machine_);
+    const TrainedModel model(config, 7, plan, plan.arena_bytes, machine_);
     const Executor executor(plan, machine_.backend());
     Tokens positions(text.size());
     std::iota(positions.begin(), positions.end(), 0);

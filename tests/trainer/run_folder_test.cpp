@@ -82,6 +82,16 @@ TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
   }
 }
 
+TEST_F(RunFolderTest, an_attempt_comes_after_those_of_copied_checkpoints_and_ends_one_that_lives) {
+  const RunFolder folder = made();
+  const Attempt first = Attempt::begin(folder);
+  const Attempt later = Attempt::begin(folder, 7);
+  EXPECT_EQ(later.number(), 8);
+  EXPECT_FALSE(first.still_current());
+  EXPECT_TRUE(later.still_current());
+  EXPECT_EQ(Attempt::begin(folder, 7).number(), 9);
+}
+
 TEST_F(RunFolderTest, attempts_that_begin_together_get_different_numbers) {
   const RunFolder folder = made();
   std::vector<std::int64_t> numbers(8);

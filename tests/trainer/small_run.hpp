@@ -188,7 +188,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
         // As training_run.cpp does: what is to be read is asked for a step ahead, and a GPU is given a step before
         // the outcome of the last is known.
-        const std::size_t ahead = cuda ? TrainingStep::most_pending : 1;
+        const std::size_t ahead = cuda ? most_pending : 1;
         // Ranks that are threads share what CUDA keeps for a process: memory that one gives back waits for all streams of its
         // GPU, those of other ranks too. So nobody trains before everybody has what it needs.
         direct.barrier("ready").wait();

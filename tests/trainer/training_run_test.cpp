@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -301,6 +302,60 @@ TEST_F(TrainingRun, refuses_to_begin_anew_where_no_checkpoint_can_be_used) {
 
   for (const std::int64_t step : before) std::filesystem::rename(file_of(step) + ".gone", file_of(step));
   EXPECT_EQ(run(kept).progress.step, 6);
+}
+
+// Its attempts are lost where checkpoints alone were copied; a new one that counted from 1 would take them for later
+// ones than its own, and remove these.
+TEST_F(TrainingRun, goes_on_from_checkpoints_whose_attempts_are_lost) {
+  Config kept = config("kept");
+  kept.checkpoint.every = 1;
+  kept.checkpoint.keep = 2;
+  for (kept.train.steps = 1; kept.train.steps <= 4; ++kept.train.steps) run(kept);
+  std::filesystem::remove_all(RunFolder(path("kept")).attempts());
+  kept.train.steps = 6;
+  EXPECT_EQ(run(kept).progress.step, 6);
+  EXPECT_EQ(checkpoints("kept"), (std::vector<std::int64_t>{5, 6}));
+}
+
+TEST_F(TrainingRun, that_is_refused_does_not_end_the_one_that_lives) {
+  Config living = config("run");
+  living.checkpoint.every = 2;
+  std::vector<std::string> refusals;
+  const auto refused = [&](auto change) {
+    Config other = living;
+    change(other);
+    refusals.push_back(message_of([&] { run(other); }));
+  };
+  const RunResult result = run(living, {.stop = [&](int, int step) {
+                                 if (step != 4) return false;
+                                 refused([](Config& c) { c.optimizer.lr = 2e-2; });
+                                 refused([](Config& c) { c.run.fresh = true; });
+                                 refused([&](Config& c) { c.data.path = path("none"); });
+                                 refused([](Config& c) { c.model.width = 64; });
+                                 return false;
+                               }});
+  EXPECT_EQ(result.progress.step, 6);
+  ASSERT_EQ(refusals.size(), 4u);
+  EXPECT_TRUE(tells(refusals[0], {"optimizer.lr"}));
+  for (const std::string& refusal : refusals) EXPECT_NE(refusal, "no error");
+  EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+TEST_F(TrainingRun, that_is_taken_over_while_it_starts_writes_nothing) {
+  const RunFolder folder(path("run"));
+  std::string message;
+  {
+    // The newer attempt comes as soon as this one has its number.
+    const std::jthread newer([&](const std::stop_token& stop) {
+      while (!stop.stop_requested() && !std::filesystem::exists(folder.attempts() + "/000001"))
+        std::this_thread::yield();
+      File::create(folder.attempts() + "/000002");
+    });
+    message = message_of([&] { run(config("run"), {.ranks = 2}); });
+  }
+  EXPECT_TRUE(tells(message, {"attempt 2", "has taken the run over"}));
+  for (const std::string& file : {folder.config(), folder.description(), folder.metrics()})
+    EXPECT_FALSE(std::filesystem::exists(file)) << file;
 }
 
 TEST_F(TrainingRun, keeps_the_newest_checkpoints) {

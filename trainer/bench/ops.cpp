@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
-#include <span>
 
 #include "model/ops/flat.hpp"
 #include "trainer/bench/measure.hpp"
@@ -67,7 +66,7 @@ class Lone {
  public:
   Lone(const Plan& plan, const PlanStep& step, Machine& machine, std::uint64_t cache_bytes)
       : plan_(plan),
-        node_(plan.graph.nodes[static_cast<std::size_t>(step.node)]),
+        node_(plan.node(step)),
         step_(step),
         machine_(machine),
         fill_{plan.graph.type(plan.find("tokens")).elements(), rows_of_tables(plan.graph, node_)} {
@@ -210,7 +209,7 @@ std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceiling
   std::map<std::string, std::size_t> known;
   CacheFlush flush(machine, cache_bytes);
   for (const PlanStep& step : plan.steps) {
-    const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
+    const Node& node = plan.node(step);
     const std::string shapes = shapes_of(plan.graph, node);
     const auto [place, is_new] =
         known.try_emplace(fmt::format("{} {}", node.op->name(), shapes), speeds.size());
@@ -222,12 +221,7 @@ std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceiling
     speed.op = node.op->name();
     speed.shapes = shapes;
     speed.calls = 1;
-    const auto types = [&](const std::vector<ValueId>& ids) {
-      std::vector<TensorType> all;
-      for (const ValueId id : ids) all.push_back(id ? plan.graph.type(id) : TensorType{});
-      return all;
-    };
-    const Cost cost = node.op->cost(types(node.inputs), types(node.outputs));
+    const Cost cost = node.op->cost(plan.graph.types(node.inputs), plan.graph.types(node.outputs));
     speed.flops = cost.matrix_flops;
     speed.bytes = cost.bytes;
     Lone lone(plan, step, machine, cache_bytes);

@@ -22,15 +22,6 @@ double mean_of_ranks(Communicator& comm, double value) {
   return value / comm.size();
 }
 
-// The ranks take the same steps: what none of them is spared is no imbalance.
-double least_of_ranks(Communicator& comm, double value) {
-  value = -value;
-  comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::max,
-                  "least of the ranks")
-      .wait();
-  return -value;
-}
-
 // Of what carries gradients and parameters among these ranks: a small exchange, and one as large as a bucket.
 Link measure_link(Communicator& comm, Machine& machine) {
   constexpr std::uint64_t small = 1 << 10, large = sizeof(float) * bucket_elements;
@@ -74,7 +65,8 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
 
   std::vector<double> exposed, waited;
   for (const StepSample& sample : table.samples) {
-    exposed.push_back(least_of_ranks(comm, sample.exposed));
+    // The ranks take the same steps: the waiting that even the luckiest of them has is communication, not imbalance.
+    exposed.push_back(least_of_ranks(comm, sample.exposed, "least waiting"));
     waited.push_back(mean_of_ranks(comm, sample.exposed));
   }
   return {mean_of_ranks(comm, table.seconds), median(exposed), mean_of_ranks(comm, predicted.seconds),

@@ -28,13 +28,13 @@ StepTable bench_step(SyntheticRun& run, int steps) {
   table.seconds = median(seconds);
   table.exposed = median(exposed);
   table.timed_seconds = median(timed);
-  const LeafRange leaves = run.plan().leaves[static_cast<std::size_t>(run.plan().rank)];
+  const LeafRange leaves = run.plan().own_leaves();
   const std::int64_t micro_batches =
       (leaves.end - leaves.begin) * run.plan().division.micro_batches_per_leaf();
   std::map<std::string, OpShare> shares;
   for (std::size_t s = 0; s < by_step.size(); ++s) {
     table.plan_seconds.push_back(median(by_step[s]));
-    const Node& node = plan.graph.nodes[static_cast<std::size_t>(plan.steps[s].node)];
+    const Node& node = plan.node(plan.steps[s]);
     OpShare& share = shares[std::string(node.op->name())];
     share.name = node.op->name();
     share.calls += micro_batches;

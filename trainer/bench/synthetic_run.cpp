@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "comm/agree.hpp"
-#include "core/parallel.hpp"
 #include "trainer/failure.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/run/fitting_plan.hpp"
 
 namespace muster {
 namespace {
@@ -35,7 +34,9 @@ void fill(const Config& config, std::int64_t first_slot, std::int64_t count, Bat
 SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
     : config_(config),
       machine_(machine),
-      plan_(make_plan_or_refuse(ranks)),
+      plan_(fitting_plan(config_, ranks, machine,
+                         Prefetch::memory(loader_options(config_, Split::train), prefetch_depth,
+                                          config_.train.micro_batch))),
       prefetch_(
           loader_options(config_, Split::train),
           [this](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config_, slot, count, batch); },
@@ -47,17 +48,6 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
   if (&ranks.device != &comm_) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
   state_.refresh_compute({0, plan_.training.space.elements});
-}
-
-RunPlan SyntheticRun::make_plan_or_refuse(const Ranks& ranks) {
-  return agree(ranks.host, "planning", [&] {
-    RunPlan plan = make_run_plan(
-        config_, ranks.host.size(), ranks.host.rank(), thread_count(),
-        Prefetch::memory(loader_options(config_, Split::train), prefetch_depth, config_.train.micro_batch),
-        machine_.device().kind(), ranks.device.sums());
-    refuse_if_too_large(plan.memory, machine_.device(), ranks.host.size(), ranks.host.local_size());
-    return plan;
-  });
 }
 
 void SyntheticRun::start(std::vector<StepTimes>* times) {
@@ -74,7 +64,7 @@ SyntheticRun::Timed SyntheticRun::run_timed() {
 }
 
 std::vector<StepSample> SyntheticRun::take_steps(int steps) {
-  const std::size_t ahead = machine_.is_cpu() ? 1 : TrainingStep::most_pending;
+  const std::size_t ahead = machine_.is_cpu() ? 1 : most_pending;
   std::vector<StepSample> samples;
   double before = steady_seconds();
   for (int begun = 0; static_cast<int>(samples.size()) < steps;) {

@@ -34,7 +34,6 @@ class SyntheticRun {
   Timed run_timed();
 
  private:
-  RunPlan make_plan_or_refuse(const Ranks& ranks);
   void start(std::vector<StepTimes>* times = nullptr);
   std::vector<StepSample> take_steps(int steps);
   Timed take_timed_step();

@@ -1,11 +1,14 @@
 #include "trainer/checkpoint/folder.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <string_view>
 #include <tuple>
+#include <unistd.h>
 
 #include "comm/agree.hpp"
 #include "comm/communicator.hpp"
@@ -152,6 +155,8 @@ void remove_tree(const std::string& path) {
 
 // The rename comes first: what a kill leaves behind has a name that nobody reads.
 void remove_checkpoint(const std::string& path) {
+  if (faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)  // the rename would succeed all the same
+    throw UserError("cannot remove {}: {}: check its permissions", path, std::strerror(errno));
   const std::string doomed = path + ".removing";
   remove_tree(doomed);
   rename_or_fail(path, doomed);
@@ -249,14 +254,21 @@ std::optional<std::int64_t> newest_complete(Communicator& comm, const std::strin
   }
 }
 
-void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt) {
+void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn) {
   check(keep >= 0, "keep_newest needs a number of checkpoints of at least 0");
+  const auto remove = [&](void (*by)(const std::string&), const std::string& path) {
+    try {
+      by(path);
+    } catch (const UserError& error) {
+      warn(error.what());
+    }
+  };
   std::vector<CheckpointInfo> complete;
   for (const Entry& entry : entries_of(folder)) {
     const bool abandoned = entry.name.stage == Stage::partial && entry.name.attempt < attempt;
     const bool replaced = entry.name.stage == Stage::replaced && keep > 0;
-    if (entry.name.stage == Stage::removing) remove_tree(entry.path);
-    if (abandoned || replaced) remove_checkpoint(entry.path);
+    if (entry.name.stage == Stage::removing) remove(remove_tree, entry.path);
+    if (abandoned || replaced) remove(remove_checkpoint, entry.path);
     if (entry.name.stage != Stage::complete) continue;
     if (CheckpointInfo info = examine(entry); info.complete) complete.push_back(std::move(info));
   }
@@ -266,7 +278,7 @@ void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t atte
     return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step);
   });
   for (std::size_t i = static_cast<std::size_t>(keep); i < complete.size(); ++i)
-    remove_checkpoint(complete[i].path);
+    remove(remove_checkpoint, complete[i].path);
 }
 
 }  // namespace muster

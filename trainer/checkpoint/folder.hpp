@@ -55,7 +55,7 @@ std::optional<std::int64_t> newest_complete(Communicator& comm, const std::strin
 
 // Removes the complete checkpoints but the `keep` latest saved (0 keeps all), and what earlier attempts left
 // unfinished. For one rank, of the run's current attempt, after a save. A kill half-way leaves nothing that
-// looks complete.
-void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt);
+// looks complete. What cannot be removed, as a folder that is write-protected, stays and is told to `warn`.
+void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn);
 
 }  // namespace muster

@@ -53,7 +53,6 @@ Checkpoint::~Checkpoint() = default;
 
 const std::string& Checkpoint::path() const { return state_->path; }
 std::int64_t Checkpoint::step() const { return state_->manifest.step; }
-std::int64_t Checkpoint::attempt() const { return state_->manifest.attempt; }
 const std::string& Checkpoint::state() const { return state_->manifest.state; }
 
 std::vector<std::string> Checkpoint::names() const {
@@ -61,8 +60,6 @@ std::vector<std::string> Checkpoint::names() const {
   for (const auto& [name, tensor] : state_->manifest.tensors) names.push_back(name);
   return names;
 }
-
-bool Checkpoint::contains(const std::string& name) const { return state_->manifest.tensors.contains(name); }
 
 const std::vector<std::int64_t>& Checkpoint::shape(const std::string& name) const {
   return state_->tensor(name).shape;

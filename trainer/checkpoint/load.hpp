@@ -21,12 +21,10 @@ class Checkpoint {
 
   const std::string& path() const;
   std::int64_t step() const;
-  std::int64_t attempt() const;
   // The JSON that was given to save_checkpoint.
   const std::string& state() const;
 
   std::vector<std::string> names() const;  // sorted
-  bool contains(const std::string& name) const;
   const std::vector<std::int64_t>& shape(const std::string& name) const;
   // Throws UserError ("is of another model") unless it holds `name` with this shape.
   void require(const std::string& name, const std::vector<std::int64_t>& shape) const;

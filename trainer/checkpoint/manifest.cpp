@@ -57,9 +57,9 @@ const Json& list(const Json& value, const char* what) {
 }
 
 std::uint64_t hash_of_text(const std::string& digits) {
-  if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw UserError("\"xxh3\" is not 16 hexadecimal digits");
-  return std::stoull(digits, nullptr, 16);
+  const auto hash = from_hex(digits);
+  if (!hash) throw UserError("\"xxh3\" is not 16 hexadecimal digits");
+  return *hash;
 }
 
 Manifest::Tensor parse_tensor(const Json& json, std::size_t files) {
@@ -171,12 +171,19 @@ std::string to_text(const Manifest& manifest) {
 Manifest read_manifest(const std::string& folder) {
   const std::string path = folder + "/" + Manifest::file_name;
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error))
+  const std::filesystem::file_status there = std::filesystem::status(folder, error);
+  if (there.type() == std::filesystem::file_type::not_found)
+    throw UserError("there is no {}: muster checkpoint list RUN shows those that are", folder);
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found)
     throw UserError("{} is missing: the checkpoint was never finished; remove its folder", path);
+  if (!std::filesystem::is_regular_file(status))
+    throw UserError("cannot read {}: {}: check its permissions, and the disk", path,
+                    error ? error.message() : "it is no file");
   const auto refuse = [&](const char* what) {
     return UserError("cannot use {}: {}; restore it from a copy or remove its folder", path, what);
   };
-  if (std::filesystem::file_size(path) > most_bytes) throw refuse("it is too large");
+  if (File::open_to_read(path).size() > most_bytes) throw refuse("it is too large");
   const std::string whole = read_text(path);
   try {
     return parse_manifest(whole);

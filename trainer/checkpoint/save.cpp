@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fmt/chrono.h>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 #include <sys/statvfs.h>
 #include <tuple>

@@ -22,7 +22,7 @@
 namespace muster {
 namespace {
 
-constexpr const char* guide = R"(muster trains GPT and Llama models on any number of ranks.
+constexpr const char* guide = R"(Muster trains GPT and Llama models on any number of ranks.
 
   muster prepare TEXT... --output DATA     text into a dataset
   muster plan CONFIG --ranks N             what a step will take, before it runs
@@ -32,7 +32,11 @@ constexpr const char* guide = R"(muster trains GPT and Llama models on any numbe
   muster checkpoint list RUN               the checkpoints of a run; verify RUN checks them
   muster bench ops CONFIG                  how fast ops, steps and collectives are, and how they scale
 
-Each has --help with an example. A first run, in minutes: ./launch/quickstart
+Each has --help with an example. Any key of a configuration can be set on the command line, as
+--train.steps=100; muster train --help lists them. A first run, in minutes: ./launch/quickstart
+
+Exit codes: 0 done, 1 a defect of muster, 2 something to mend, 75 a rank was lost (start again), 85 stopped by
+a signal or a time limit (start again to go on).
 )";
 
 // CLI11's own checks print the limits of their types with 300 digits.
@@ -87,7 +91,9 @@ void add_prepare(Line& line) {
             ->required();
         app.add_option("--output", o.output, "folder of the dataset, new or empty")->required();
         app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
-        app.add_option("--validation", o.prepare.validation, "share of the documents to hold out")
+        app.add_option("--validation", o.prepare.validation,
+                       "share to hold out: of the documents, or, where that would be less than ten text "
+                       "files, of the end of each")
             ->capture_default_str()
             ->check(share);
         app.add_option("--shard-tokens", o.prepare.shard_tokens, "tokens of a shard, about")
@@ -144,19 +150,18 @@ void add_plan(Line& line) {
             ->check(CLI::IsMember(devices));
         app.add_option("--ranks-per-node", o.ranks_per_node,
                        "ranks that share a node; if not given 8 GPUs, or all ranks on this host")
-            ->check(positive);
+            ->check(positive)
+            ->needs("--on");
         app.add_flag("--json", o.json, "print the plan as JSON");
       });
 }
 
 void add_evaluate(Line& line) {
   add_command(line.app, line, "eval", "Evaluate a run's model on held-out text. Any key: --KEY=VALUE.",
-              "muster eval runs/quickstart/run --checkpoint 100", evaluate_command,
+              "muster eval runs/quickstart/run --checkpoint 100 --data.path=data/other", evaluate_command,
               [](CLI::App& app, EvaluateOptions& o) {
                 add_run(app, o.run);
                 add_checkpoint_step(app, o.checkpoint);
-                app.add_option("--data", o.data,
-                               "dataset whose validation part to use; that of the run if not given");
               });
 }
 
@@ -167,7 +172,7 @@ void add_generate(Line& line) {
       generate_command, [](CLI::App& app, GenerateOptions& o) {
         add_run(app, o.run);
         add_checkpoint_step(app, o.checkpoint);
-        app.add_option("--prompt", o.prompt, "text to go on from");
+        app.add_option("--prompt", o.prompt, "text to go on from; of a model on token ids, these");
         app.add_option("--tokens", o.tokens, "how many to write")->capture_default_str()->check(positive);
         app.add_option("--temperature", o.temperature, "0: always the likeliest token")
             ->capture_default_str()
@@ -271,7 +276,9 @@ Command print(std::string text) {
 }  // namespace
 
 Command read_command_line(std::vector<std::string> arguments) {
-  if (arguments.empty()) return print(guide);
+  if (arguments.empty() || arguments.front() == "--help" || arguments.front() == "-h" ||
+      arguments.front() == "help")
+    return print(guide);
   const auto line = std::make_shared<Line>();
   line->overrides = take_overrides(arguments);
   line->app.set_version_flag("--version", "muster " + version());

@@ -8,7 +8,7 @@
 #include "core/parallel.hpp"
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/commands/all_ranks.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/evaluation.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -26,10 +26,6 @@ int evaluate_command(const EvaluateOptions& options) {
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
     const Watchdog watchdog(comm, config.run.watchdog);
-    if (!options.data.empty()) {
-      config.data.path = options.data;
-      config.data.source.clear();
-    }
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
     const Plan plan =
         make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
@@ -63,7 +59,7 @@ int evaluate_command(const EvaluateOptions& options) {
       fmt::print("targets          {}\n", result.targets);
       fmt::print("loss             {:.6f}\n", result.loss);
       fmt::print("perplexity       {:.4f}\n", result.perplexity());
-      fmt::print("bits per byte    {:.4f}\n", result.bits_per_byte(data.info()));
+      if (const auto bits = result.bits_per_byte(data.info())) fmt::print("bits per byte    {:.4f}\n", *bits);
     }
     return 0;
   });

@@ -13,7 +13,6 @@ namespace muster {
 struct EvaluateOptions {
   std::string run;
   std::optional<std::int64_t> checkpoint;  // step; the newest complete one if not given
-  std::string data;                        // dataset; empty: that of the run
   std::vector<Override> overrides;
 };
 

@@ -8,7 +8,7 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/tokenizer.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/run/generator.hpp"
 #include "trainer/run/rank_machine.hpp"
 
@@ -16,6 +16,9 @@ namespace muster {
 
 int generate_command(const GenerateOptions& options) {
   const Config config = read_config(options.run, options.overrides);
+  if (config.model.vocabulary == 0)
+    throw UserError("{} does not tell the vocabulary of a model: name the folder of a run instead",
+                    options.run);
   set_thread_count(threads_of_rank(config.run.threads, 1));
   MemoryAccount account;
   const std::unique_ptr<Machine> machine = single_machine(config, account);

@@ -11,7 +11,7 @@
 #include "core/parallel.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/commands/all_ranks.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -24,7 +24,8 @@ namespace {
 bool is_prepared(const Config& config) {
   const std::vector<DataSource> sources = config.data.sources();
   return !sources.empty() && std::ranges::all_of(sources, [](const DataSource& source) {
-    return std::filesystem::exists(source.path);
+    std::error_code unreadable;
+    return std::filesystem::exists(source.path, unreadable);
   });
 }
 
@@ -54,6 +55,9 @@ Outlook look_out(const PlanOptions& options, const Config& config, const RunPlan
   outlook.ranks_per_node = options.ranks_per_node > 0 ? options.ranks_per_node
                            : cpu                      ? options.ranks
                                                       : usual_gpus;
+  if (options.ranks > outlook.ranks_per_node && options.ranks % outlook.ranks_per_node != 0)
+    throw UserError("{} ranks do not fill nodes of {}: give --ranks-per-node a divisor of --ranks",
+                    options.ranks, outlook.ranks_per_node);
   outlook.device = cpu ? measure_cpu(config, std::min(options.ranks, outlook.ranks_per_node))
                        : gpu_model(options.on, config.run.precision);
   outlook.step =
@@ -86,7 +90,7 @@ int plan_command(const PlanOptions& options) {
   if (!options.on.empty()) {
     outlook = look_out(options, config, plan);
     if (gpu) runtime = gpu_runtime_bytes(options.ranks);
-    refuse_if_too_large(plan, runtime, outlook->device);
+    refuse_if_too_large_for(outlook->device, plan.memory, runtime);
   }
   const Outlook* shown = outlook ? &*outlook : nullptr;
   fmt::print("{}\n", options.json ? describe_json(plan, config, runtime, shown)

@@ -35,7 +35,9 @@ int prepare_command(const PrepareCommandOptions& options) {
   print_split("train", dataset.train);
   print_split("validation", dataset.validation);
   if (dataset.validation.shards.empty() && options.prepare.validation > 0)
-    fmt::print(stderr, "nothing is held out to evaluate on: the documents are too few for --validation {}\n",
+    fmt::print(stderr,
+               "nothing is held out to evaluate on: there are too few documents for --validation {}; give a "
+               "larger share\n",
                options.prepare.validation);
   return 0;
 }

@@ -263,7 +263,9 @@ void set_key(Config& config, const Key& key, KeyValue value, std::string_view wh
     value = static_cast<double>(*whole);
   }
   if (!fits(key, value)) {
-    refuse_value(key, key.kind == KeyKind::sources ? "this" : toml_value(value), where);
+    const bool has_text =
+        !std::holds_alternative<std::vector<DataSource>>(value) && key.kind != KeyKind::sources;
+    refuse_value(key, has_text ? toml_value(value) : "this", where);
   }
   key.set(config, value);
 }

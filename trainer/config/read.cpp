@@ -9,6 +9,7 @@
 
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/text.hpp"
 
 namespace muster {
 namespace {
@@ -155,7 +156,8 @@ void apply_overrides(Config& config, std::span<const Override> overrides) {
 }
 
 Config read_config(const std::string& path, std::span<const Override> overrides) {
-  const bool is_run = fs::is_directory(path);
+  std::error_code unreadable;  // is told when the file is opened
+  const bool is_run = fs::is_directory(path, unreadable);
   const std::string file = is_run ? (fs::path(path) / "config.toml").string() : path;
   Config config = parse_config(read_text(file), file);
   if (is_run) {
@@ -164,6 +166,9 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
   }
   apply_overrides(config, overrides);
   if (config.run.dir.empty()) config.run.dir = (fs::path("runs") / fs::path(file).stem()).string();
+  if (!is_utf8(config.run.dir))
+    throw UserError(
+        "{}: the name is not UTF-8, as the files of a run are: rename it, or name another run.dir", file);
   resolve(config);
   check_relations(config);
   return config;

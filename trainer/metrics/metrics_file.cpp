@@ -1,9 +1,10 @@
 #include "trainer/metrics/metrics_file.hpp"
 
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string_view>
+
+#include "core/error.hpp"
 
 namespace muster {
 namespace {
@@ -26,7 +27,11 @@ std::string kept_lines(std::string_view text, std::int64_t last_step) {
 }
 
 File open_after_cut(const std::string& path, std::int64_t last_step) {
-  const std::string kept = std::filesystem::exists(path) ? kept_lines(read_text(path), last_step) : "";
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);
+  if (error)
+    throw UserError("cannot look at {}: {}: check its permissions, and the disk", path, error.message());
+  const std::string kept = exists ? kept_lines(read_text(path), last_step) : "";
   write_text_atomically(path, kept);
   return File::open_to_append(path);
 }

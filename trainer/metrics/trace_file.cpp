@@ -15,7 +15,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 3> track_names = {"compute", "communication", "data"};
+constexpr std::array<std::string_view, 2> track_names = {"compute", "communication"};
 
 // Whole nanoseconds, so that slices which touch do not overlap after rounding.
 double nanoseconds(double seconds) { return std::round(1e9 * seconds); }

@@ -1,5 +1,5 @@
 // What ran when in a step, as a file that Perfetto (ui.perfetto.dev) and chrome://tracing open: Chrome's trace
-// format, a process for the rank and under it the tracks compute, communication and data.
+// format, a process for the rank and under it the tracks compute and communication.
 //
 // Records of a track that overlap, as collectives do, go to further lanes of it, because viewers draw only nested
 // slices on one.
@@ -11,7 +11,7 @@
 
 namespace muster {
 
-enum class Track : std::uint8_t { compute, communication, data };
+enum class Track : std::uint8_t { compute, communication };
 
 struct TraceRecord {
   Track track = Track::compute;

@@ -46,7 +46,7 @@ BucketSteps bucket_steps(const RunPlan& run) {
   const Plan& plan = run.training;
   std::vector<std::size_t> final_step(plan.graph.parameters.size()), first_read(plan.graph.parameters.size());
   for (std::size_t s = plan.steps.size(); s-- > 0;) {
-    const Node& node = plan.graph.nodes[static_cast<std::size_t>(plan.steps[s].node)];
+    const Node& node = plan.node(plan.steps[s]);
     for (const ValueId input : node.inputs)
       if (input && plan.graph[input].role == Role::parameter)
         first_read[static_cast<std::size_t>(plan.graph[input].parameter)] = s;
@@ -80,7 +80,7 @@ class Player {
         steps_(bucket_steps(plan)),
         gathered_(plan.buckets.size()),
         arrived_(plan.buckets.size()) {
-    const LeafRange mine = plan.leaves[static_cast<std::size_t>(plan.rank)];
+    const LeafRange mine = plan.own_leaves();
     leaves_ = accumulation_steps(plan.division.leaves, mine.begin, mine.end);
     combined_ = static_cast<double>(combine_order(plan.roots).size());
   }
@@ -126,15 +126,13 @@ class Player {
     for (std::size_t i = 0; i < times; ++i) move("sum of gradients", 12 * elements);
   }
   static double elements(const Range& range) { return static_cast<double>(range.size()); }
-  double own_elements(std::size_t bucket) const {
-    return elements(plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)]);
-  }
+  double own_elements(std::size_t bucket) const { return elements(plan_.own_piece(bucket)); }
 
   void play_micro_batch(std::span<const double> seconds, bool first, bool last) {
     for (std::size_t s = 0; s < seconds.size(); ++s) {
       if (first)
         for (const std::size_t b : steps_.first_read_at[s]) receive(b);
-      const Node& node = plan_.training.graph.nodes[static_cast<std::size_t>(plan_.training.steps[s].node)];
+      const Node& node = plan_.training.node(plan_.training.steps[s]);
       compute(node.op->name(), seconds[s]);
       if (last)
         for (const std::size_t b : steps_.final_after[s]) send(b);
@@ -212,16 +210,11 @@ double op_seconds(const DeviceModel& device, const Op& op, std::span<const Tenso
 }
 
 std::vector<double> plan_seconds(const DeviceModel& device, const Plan& plan, bool accumulate) {
-  const auto types = [&](const std::vector<ValueId>& ids) {
-    std::vector<TensorType> all;
-    for (const ValueId id : ids) all.push_back(id ? plan.graph.type(id) : TensorType{});
-    return all;
-  };
   std::vector<double> seconds;
   for (const PlanStep& step : plan.steps) {
-    const Node& node = plan.graph.nodes[static_cast<std::size_t>(step.node)];
-    seconds.push_back(
-        op_seconds(device, *node.op, types(node.inputs), types(node.outputs), accumulate || node.accumulate));
+    const Node& node = plan.node(step);
+    seconds.push_back(op_seconds(device, *node.op, plan.graph.types(node.inputs),
+                                 plan.graph.types(node.outputs), accumulate || node.accumulate));
   }
   return seconds;
 }

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "core/error.hpp"
 #include "core/text.hpp"
 
 namespace muster {
@@ -117,16 +116,6 @@ std::string describe_json(const RunPlan& plan, const Config& config, std::uint64
     json["prediction"] = prediction_json(outlook->step);
   }
   return json.dump(2);
-}
-
-void refuse_if_too_large(const RunPlan& plan, std::uint64_t runtime_bytes, const DeviceModel& device) {
-  const std::uint64_t total = plan.total_bytes() + runtime_bytes;
-  if (total <= device.memory_bytes) return;
-  const auto largest = std::max_element(plan.memory.begin(), plan.memory.end());
-  const auto kind = static_cast<MemoryKind>(largest - plan.memory.begin());
-  throw UserError("the plan and its runtime need {} a rank, {} of it for {}, but {} has {}: {}",
-                  human_bytes(total), human_bytes(*largest), name_of(kind), device.name,
-                  human_bytes(device.memory_bytes), remedy(kind));
 }
 
 }  // namespace muster

@@ -30,7 +30,4 @@ std::string describe(const RunPlan& plan, const Config& config, std::uint64_t ru
 std::string describe_json(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
                           const Outlook* outlook = nullptr);
 
-// Throws UserError, with the largest kind and the remedy, when the plan and the runtime exceed the device.
-void refuse_if_too_large(const RunPlan& plan, std::uint64_t runtime_bytes, const DeviceModel& device);
-
 }  // namespace muster

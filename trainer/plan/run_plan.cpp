@@ -1,12 +1,10 @@
 #include "trainer/plan/run_plan.hpp"
 
 #include <algorithm>
-#include <utility>
 
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
 #include "model/backend.hpp"
-#include "trainer/step/training_step.hpp"
 
 namespace muster {
 namespace {
@@ -46,21 +44,11 @@ LanguageModelShape micro_batch_shape(const Config& config) {
   return shape;
 }
 
-std::uint64_t RunPlan::total_bytes() const {
-  std::uint64_t sum = 0;
-  for (const std::uint64_t bytes : memory) sum += bytes;
-  return sum;
-}
-
 std::int64_t RunPlan::parameters() const {
   std::int64_t sum = 0;
   for (const Parameter& parameter : training.graph.parameters)
     sum += elements_of(logical_shape(training.graph, parameter));
   return sum;
-}
-
-std::int64_t RunPlan::staging_elements(std::size_t bucket) const {
-  return buckets[bucket].pieces[static_cast<std::size_t>(rank)].size();
 }
 
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
@@ -137,7 +125,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   host[static_cast<std::size_t>(MemoryKind::data)] = data_bytes;
   host[static_cast<std::size_t>(MemoryKind::checkpoint)] = Buffer::counted(snapshot_bytes(plan, device));
   host[static_cast<std::size_t>(MemoryKind::communication)] +=
-      Buffer::counted(TrainingStep::most_pending * sizeof(StepOutcome)) +
+      Buffer::counted(most_pending * sizeof(StepOutcome)) +
       (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
 
   // To each owner its piece of my roots; to all others the losses of my leaves, my piece of the blocks of the

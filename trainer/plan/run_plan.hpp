@@ -10,7 +10,7 @@
 #include "model/families/language_model.hpp"
 #include "model/graph/plan.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/ownership.hpp"
 
 namespace muster {
@@ -45,10 +45,13 @@ struct RunPlan {
   std::uint64_t bytes_sent_per_step = 0;  // by this rank
   double flops_per_step = 0;              // of all ranks
 
-  std::uint64_t total_bytes() const;
+  std::uint64_t total_bytes() const { return total_of(memory); }
   std::int64_t parameters() const;  // without padding
-  // Elements of staging that bucket `b` needs for one root of another rank.
-  std::int64_t staging_elements(std::size_t bucket) const;
+  // Of this rank.
+  const LeafRange& own_leaves() const { return leaves[static_cast<std::size_t>(rank)]; }
+  const Range& own_piece(std::size_t bucket) const {
+    return buckets[bucket].pieces[static_cast<std::size_t>(rank)];
+  }
 };
 
 // `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration cannot be
@@ -62,6 +65,8 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 // One micro-batch as the model's graphs take it.
 LanguageModelShape micro_batch_shape(const Config& config);
 Loader::Options loader_options(const Config& config, Split split);
+// The host may be so many steps ahead of what it has read of their outcomes.
+inline constexpr std::size_t most_pending = 2;
 // Batches in the prefetch ring.
 inline constexpr int prefetch_depth = 3;
 

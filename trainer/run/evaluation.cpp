@@ -13,8 +13,8 @@ namespace muster {
 
 double EvaluationResult::perplexity() const { return std::exp(loss); }
 
-double EvaluationResult::bits_per_byte(const DatasetInfo& info) const {
-  if (info.validation.text_bytes == 0) return 0;
+std::optional<double> EvaluationResult::bits_per_byte(const DatasetInfo& info) const {
+  if (info.validation.text_bytes == 0) return std::nullopt;
   return loss / std::log(2.0) * static_cast<double>(info.validation.tokens()) /
          static_cast<double>(info.validation.text_bytes);
 }

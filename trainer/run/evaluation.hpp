@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "comm/communicator.hpp"
 #include "core/memory.hpp"
@@ -19,8 +20,9 @@ struct EvaluationResult {
   double loss = 0;  // mean over the valid targets, nats
   std::int64_t targets = 0;
   double perplexity() const;
-  // loss / ln 2 x tokens / bytes, of the split's raw text; 0 when the length of the text is unknown.
-  double bits_per_byte(const DatasetInfo& info) const;
+  // loss / ln 2 x tokens / bytes, of the split's raw text; nothing when its length is unknown, as that of tokens made
+  // elsewhere.
+  std::optional<double> bits_per_byte(const DatasetInfo& info) const;
 };
 
 class Evaluation {

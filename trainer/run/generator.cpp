@@ -1,12 +1,15 @@
 #include "trainer/run/generator.hpp"
 
 #include <algorithm>
+#include <fmt/format.h>
 #include <numeric>
 #include <string_view>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "model/families/language_model.hpp"
+#include "trainer/checkpoint/folder.hpp"
+#include "trainer/run_folder.hpp"
 
 namespace muster {
 namespace {
@@ -29,6 +32,11 @@ MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint6
   return memory;
 }
 
+std::optional<std::int64_t> newest_checkpoint(const Config& config) {
+  return newest_complete(RunFolder(config.run.dir).checkpoints(), Trust::used,
+                         [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
+}
+
 }  // namespace
 
 Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoint, Machine& machine)
@@ -39,7 +47,7 @@ Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoin
       prompt_(plan_of(config, piece_, piece_, machine)),
       arena_bytes_(std::max(decode_.arena_bytes, prompt_.arena_bytes)),
       memory_(memory_or_refuse(config, decode_, arena_bytes_, machine)),
-      model_(config, checkpoint, decode_, arena_bytes_, machine),
+      model_(config, checkpoint ? checkpoint : newest_checkpoint(config), decode_, arena_bytes_, machine),
       cache_(machine.take(MemoryKind::cache, decode_.state_bytes)),
       decoder_(decode_, machine.backend()),
       prompter_(prompt_, machine.backend()) {}

@@ -12,7 +12,7 @@
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/run/sampling.hpp"
 #include "trainer/run/trained_model.hpp"
 #include "trainer/step/machine.hpp"

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <vector>
 
+#include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/host.hpp"
@@ -137,12 +138,7 @@ double measure_matrix_peak(Precision precision, Communicator& comm, Machine& mac
   const auto end = Clock::now() + std::chrono::milliseconds(before > 0 ? 50 : 300);
   do best = std::max(best, product->run());
   while (Clock::now() < end);
-  // The least of all ranks, or the best that it ever was.
-  double negated = -best;
-  comm.all_reduce(std::as_writable_bytes(std::span(&negated, 1)), ReduceType::f64, ReduceOp::max,
-                  "matrix peak")
-      .wait();
-  const double now = -negated;
+  const double now = least_of_ranks(comm, best, "matrix peak");
   if (comm.rank() == 0 && now > before) keep_peak(file, now);
   return std::max(now, before);
 }

@@ -28,13 +28,6 @@ double meeting_deadline(double watchdog) {
   return watchdog > 0 ? watchdog + slack : std::numeric_limits<double>::infinity();
 }
 
-std::int64_t least_of_all(Communicator& comm, std::int64_t value, const char* what) {
-  std::int64_t negated = -value;
-  comm.all_reduce(std::as_writable_bytes(std::span(&negated, 1)), ReduceType::i64, ReduceOp::max, what)
-      .wait();
-  return -negated;
-}
-
 // What is sent and what comes in the largest exchange of a bucket of gradients, whose pieces differ by a block.
 std::uint64_t largest_exchange(int ranks) {
   return 2 * static_cast<std::uint64_t>(bucket_elements + ranks * flat_block) * sizeof(float);
@@ -76,7 +69,7 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
 }  // namespace
 
 int ranks_on_my_cores(Communicator& comm) {
-  const std::string mine = allowed_cpus().to_string() + " " + host_identity();
+  const std::string mine = cpu_list(allowed_cpus()) + " " + host_identity();
   return static_cast<int>(std::ranges::count(gather_strings(comm, mine, "cores of the ranks"), mine));
 }
 
@@ -95,7 +88,7 @@ std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& acc
 
 RankMachine::RankMachine(const Config& config, Communicator& comm, MemoryAccount& account) : comm_(comm) {
   const int gpus = config.run.device == DeviceChoice::cpu ? 0 : cuda_device_count();
-  const bool all_have_one = least_of_all(comm, gpus, "GPUs of the ranks") > 0;
+  const bool all_have_one = least_of_ranks(comm, gpus, "GPUs of the ranks") > 0;
   const bool cuda = config.run.device == DeviceChoice::cuda ||
                     (config.run.device == DeviceChoice::automatic && all_have_one);
   if (!cuda) {

@@ -59,7 +59,7 @@ std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& 
   const Graph& graph = plan.training.graph;
   std::vector<Slice> all;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
-    const Range piece = plan.buckets[b].pieces[static_cast<std::size_t>(plan.rank)];
+    const Range piece = plan.own_piece(b);
     for (const Segment& segment : segments(graph, plan.training.space, piece)) {
       const Parameter& parameter = graph.parameters[segment.parameter];
       const std::string& name = graph[parameter.value].name;

@@ -76,7 +76,7 @@ void TracedCommunicator::watch() {
 std::vector<TraceRecord> trace_of(const Plan& plan, const std::vector<StepTimes>& times) {
   std::vector<TraceRecord> records;
   for (const StepTimes& time : times) {
-    const Node& node = plan.graph.nodes[static_cast<std::size_t>(plan.steps[time.step].node)];
+    const Node& node = plan.node(plan.steps[time.step]);
     const std::string op(node.op->name());
     records.push_back({Track::compute, node.scope + "." + op, time.begin(), time.end(), op});
   }

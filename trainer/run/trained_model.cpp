@@ -1,7 +1,5 @@
 #include "trainer/run/trained_model.hpp"
 
-#include <fmt/format.h>
-
 #include "core/error.hpp"
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/run/snapshot.hpp"
@@ -22,9 +20,6 @@ MemoryByKind TrainedModel::memory(const Config& config, const Plan& plan, std::u
 TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
                            std::uint64_t arena_bytes, Machine& machine) {
   const std::string folder = RunFolder(config.run.dir).checkpoints();
-  if (!step)
-    step = newest_complete(folder, Trust::used,
-                           [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
   if (!step) throw UserError("{} holds no complete checkpoint: train the run first", folder);
   const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder, *step));
   path_ = checkpoint.path();

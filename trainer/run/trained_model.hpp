@@ -8,16 +8,15 @@
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/step/machine.hpp"
 
 namespace muster {
 
 class TrainedModel {
  public:
-  // Of the step asked for, else of the newest complete checkpoint of the run in config.run.dir. `plan` is any
-  // plan of the model; `arena_bytes` is what the largest plan to run needs. Throws UserError when there is no
-  // such checkpoint.
+  // Of the checkpoint of `step` of the run in config.run.dir; nothing: none was found. `plan` is any plan of the model;
+  // `arena_bytes` is what the largest plan to run needs. Throws UserError when there is no such checkpoint.
   TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
                std::uint64_t arena_bytes, Machine& machine);
 

@@ -12,7 +12,6 @@
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
-#include "core/parallel.hpp"
 #include "core/text.hpp"
 #include "trainer/build_info.hpp"
 #include "trainer/checkpoint/folder.hpp"
@@ -22,9 +21,11 @@
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
 #include "trainer/metrics/progress.hpp"
-#include "trainer/plan/host_memory.hpp"
+#include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/report.hpp"
+#include "trainer/run/fitting_plan.hpp"
 #include "trainer/run/matrix_peak.hpp"
+#include "trainer/run/resume.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/snapshot.hpp"
 #include "trainer/run/step_trace.hpp"
@@ -40,21 +41,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// The order of samples hangs on the sources and their weights; where their folders lie does not matter.
-void refuse_other_data(const std::vector<SourceIdentity>& before, const std::vector<SourceIdentity>& now,
-                       const std::string& checkpoint) {
-  if (before.size() != now.size())
-    throw UserError(
-        "{} was trained on {} sources of data, the configuration names {}: keep data.source as it was",
-        checkpoint, before.size(), now.size());
-  for (std::size_t i = 0; i < now.size(); ++i)
-    if (now[i].content != before[i].content || now[i].weight != before[i].weight)
-      throw UserError(
-          "{} is not the data, or has not the weight, that {} was trained on ({}, weight {}): keep data.path "
-          "and data.source as they were, or start a new run in another run.dir",
-          now[i].path, checkpoint, before[i].path, before[i].weight);
-}
-
 class TrainingRun {
  public:
   TrainingRun(Config config, const RunHost& host);
@@ -62,9 +48,10 @@ class TrainingRun {
 
  private:
   std::string agree_on_fingerprint() const;
-  RunPlan make_plan_or_refuse();
+  void refuse_what_cannot_go_on() const;
   Attempt begin_attempt();
   std::shared_ptr<spdlog::logger> open_log();
+  void tell_data() const;
   void prepare_evaluation();
   void start_or_resume();
   bool resume();
@@ -110,7 +97,7 @@ class TrainingRun {
   std::optional<Evaluation> evaluation_;
   std::optional<MetricsFile> metrics_;
   TimeLeft time_left_;
-  std::int64_t skipped_ = 0;
+  std::int64_t skipped_ = 0, merged_documents_ = 0;
   std::uint64_t steps_taken_ = 0, sent_ = 0, sent_before_ = 0;  // by this process
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
@@ -125,7 +112,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       machine_(host.machine),
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
       fingerprint_(agree_on_fingerprint()),
-      plan_(make_plan_or_refuse()),
+      plan_(fitting_plan(config_, host.ranks, machine_, data_.memory(config_))),
       folder_(config_.run.dir),
       attempt_(begin_attempt()),
       log_(open_log()),
@@ -139,6 +126,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
         return Buffer(machine_.host_account(), MemoryKind::checkpoint,
                       snapshot_bytes(plan_, machine_.device().kind()));
       })) {
+  if (rank_0()) tell_data();
   start_or_resume();
   // How long a rank reads files, and others wait for it, says nothing of whether it lives.
   watchdog_.emplace(comm_, config_.run.watchdog);
@@ -166,24 +154,43 @@ std::string TrainingRun::agree_on_fingerprint() const {
   return mine;
 }
 
-RunPlan TrainingRun::make_plan_or_refuse() {
-  return agree(comm_, "planning", [&] {
-    RunPlan plan = make_run_plan(config_, comm_.size(), comm_.rank(), thread_count(), data_.memory(config_),
-                                 machine_.device().kind(), host_.ranks.device.sums());
-    plan.host_memory[static_cast<std::size_t>(MemoryKind::communication)] += host_.ranks.staging_bytes;
-    refuse_if_too_large(plan.memory, machine_.device(), comm_.size(), comm_.local_size());
-    if (!machine_.is_cpu()) refuse_if_too_large(plan.host_memory, available_host_bytes(), comm_.local_size());
-    return plan;
+// Before the attempt, which ends the one before it: what cannot go on leaves that in peace. A run that lives may save
+// and remove checkpoints meanwhile; resume() looks again.
+void TrainingRun::refuse_what_cannot_go_on() const {
+  const std::string folder = folder_.checkpoints();
+  std::optional<std::int64_t> newest;
+  if (!config_.run.fresh) newest = newest_complete(comm_, folder, Trust::sizes, [](const std::string&) {});
+  agree(comm_, "comparing with the run", [&] {
+    std::optional<Checkpoint> checkpoint;
+    try {
+      if (newest) checkpoint = Checkpoint::open(checkpoint_path(folder, *newest), Trust::sizes);
+    } catch (const UserError&) {
+      checkpoint.reset();
+    }
+    if (checkpoint) state_to_resume(*checkpoint, config_, data_);
+    if (config_.eval.every > 0 && !data_.has_validation(config_))
+      throw UserError(
+          "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or "
+          "set "
+          "eval.every = 0",
+          config_.data.sources().front().path, config_.train.sequence);
+    if (host_.traced_step > config_.train.steps)
+      throw UserError("--trace step={}: the run ends with step {}: name one of its steps", host_.traced_step,
+                      config_.train.steps);
   });
 }
 
 // Rank 0 takes the number; a run folder belongs to one attempt at a time.
 Attempt TrainingRun::begin_attempt() {
+  refuse_what_cannot_go_on();
   const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
     if (!rank_0()) return 0;
     if (config_.run.fresh) folder_.require_empty();
     folder_.create();
-    return Attempt::begin(folder_).number();
+    std::int64_t of_checkpoints = 0;
+    for (const CheckpointInfo& checkpoint : list_checkpoints(folder_.checkpoints()))
+      of_checkpoints = std::max(of_checkpoints, checkpoint.attempt);
+    return Attempt::begin(folder_, of_checkpoints).number();
   });
   return Attempt::join(folder_,
                        std::stoll(gather_strings(comm_, std::to_string(mine), "number of the attempt")[0]));
@@ -202,12 +209,21 @@ std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   return log;
 }
 
+void TrainingRun::tell_data() const {
+  double weights = 0;
+  for (const DataSource& source : config_.data.sources()) weights += source.weight;
+  const auto wanted = static_cast<double>(config_.train.steps * config_.train.batch);
+  for (std::size_t k = 0; const DataSource& source : config_.data.sources()) {
+    const auto samples = static_cast<double>(training_loader_.samples(k++));
+    log_->info("data: {}, {} samples of {} tokens, {:.2f} epochs in {} steps", source.path,
+               human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
+               config_.train.steps);
+  }
+  if (const std::int64_t dropped = training_loader_.dropped_tokens(); dropped > 0)
+    log_->info("data: {} tokens at the ends of shards fill no sample", dropped);
+}
+
 void TrainingRun::prepare_evaluation() {
-  if (!data_.has_validation(config_))
-    throw UserError(
-        "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or set "
-        "eval.every = 0",
-        config_.data.sources().front().path, config_.train.sequence);
   validation_loader_.emplace(data_.validation(config_, machine_.host_account()));
   evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, machine_);
 }
@@ -233,9 +249,13 @@ void TrainingRun::start_or_resume() {
   const std::vector<std::string> hosts = gather_strings(comm_, host_name(), "host names");
   agree(comm_, "writing the run's folder", [&] {
     if (!rank_0()) return;
+    // Reading a checkpoint takes time, in which another attempt may have begun.
+    attempt_.check_current();
     write_text_atomically(folder_.config(), to_toml(config_));
+    attempt_.check_current();
     write_text_atomically(folder_.description(),
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
+    attempt_.check_current();
     metrics_.emplace(folder_.metrics(), progress_.step);
   });
 }
@@ -257,13 +277,7 @@ bool TrainingRun::resume() {
   agree(comm_, "loading the checkpoint", [&] {
     const Checkpoint checkpoint =
         Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest), Trust::sizes);
-    const RunState saved = run_state_from(checkpoint.state(), checkpoint.path());
-    const Config before = parse_config(saved.config, checkpoint.path());
-    refuse_fixed_changes(before, config_);
-    if (saved.tokenizer != data_.info().tokenizer)
-      throw UserError("{} was trained with another tokenizer than that of {}: give the run its own data",
-                      checkpoint.path(), config_.data.sources().front().path);
-    refuse_other_data(saved.sources, data_.identities(config_), checkpoint.path());
+    const RunState saved = state_to_resume(checkpoint, config_, data_);
     load(checkpoint, plan_, state_);
     progress_ = saved.progress;
     saved_step_ = progress_.step;
@@ -280,11 +294,13 @@ bool TrainingRun::resume() {
 
 RunResult TrainingRun::run() {
   RunResult result;
+  if (rank_0() && host_.traced_step > 0 && host_.traced_step <= progress_.step)
+    log_->info("step {} is past: it is not traced", host_.traced_step);
   if (rank_0() && progress_.step < config_.train.steps)
     log_->info("{}", progress_heading(config_.train.steps));
   // A CPU's stream has run a step when it has been started; a GPU is given the next one meanwhile, unless the
   // parameters are to be read in between.
-  const std::size_t ahead = machine_.is_cpu() ? 1 : TrainingStep::most_pending;
+  const std::size_t ahead = machine_.is_cpu() ? 1 : most_pending;
   std::int64_t started = progress_.step;
   const auto may_start = [&] {
     return !result.interrupted && started < config_.train.steps && step_->pending() < ahead &&
@@ -323,6 +339,11 @@ RunResult TrainingRun::run() {
   }
   if (comm_.size() > 1 && steps_taken_ > 0)
     log_->info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
+  if (merged_documents_ > 0)
+    log_->warn(
+        "a sample keeps at most {} documents apart: {} more, of this rank, were joined to the one before "
+        "them",
+        Loader::max_documents(1, training_loader_.options()), merged_documents_);
   if (rank_0()) {
     if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
     log_->info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
@@ -353,6 +374,7 @@ void TrainingRun::evaluate() {
 
 void TrainingRun::record(const StepResult& result, double step_seconds, double total_seconds) {
   skipped_ += result.skipped ? 1 : 0;
+  merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
   StepRecord record;
@@ -374,9 +396,11 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   metrics_->append(record);
   log_->info("{}", progress_line(record, config_.train.steps,
                                  time_left_.after_step(record.step, config_.train.steps, total_seconds)));
-  if (record.eval_loss)
-    log_->info("held out: loss {:.4f}, perplexity {:.2f}, {:.3f} bits per byte", evaluated_.loss,
-               evaluated_.perplexity(), evaluated_.bits_per_byte(data_.info()));
+  if (record.eval_loss) {
+    const auto bits = evaluated_.bits_per_byte(data_.info());
+    log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
+               bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
+  }
 }
 
 void TrainingRun::save() {
@@ -396,7 +420,8 @@ void TrainingRun::save() {
     if (!rank_0()) return;
     log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
     attempt_.check_current();  // a newer one may be reading what this one would remove
-    keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number());
+    keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number(),
+                [&](const std::string& line) { log_->warn("{}", line); });
   });
 }
 

@@ -17,8 +17,7 @@ Backward::Backward(const Config& config, const RunPlan& plan, ModelState& state,
       update_(update),
       reports_(reports),
       stream_(state.machine.stream()),
-      steps_(accumulation_steps(plan.division.leaves, plan.leaves[static_cast<std::size_t>(plan.rank)].begin,
-                                plan.leaves[static_cast<std::size_t>(plan.rank)].end)),
+      steps_(accumulation_steps(plan.division.leaves, plan.own_leaves().begin, plan.own_leaves().end)),
       cuts_(cuts_of_plan()),
       executor_(plan.training, state.machine.backend(), [this] {
         std::vector<std::size_t> places;
@@ -41,7 +40,7 @@ std::vector<Backward::Cut> Backward::cuts_of_plan() {
     }
   std::vector<Cut> cuts(plan.steps.size() + 1);
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
-    for (const ValueId input : plan.graph.nodes[static_cast<std::size_t>(plan.steps[s].node)].inputs) {
+    for (const ValueId input : plan.node(plan.steps[s]).inputs) {
       if (!input || plan.graph[input].role != Role::parameter) continue;
       for (const std::size_t bucket : buckets_of[static_cast<std::size_t>(plan.graph[input].parameter)])
         if (!received[bucket]) {
@@ -72,6 +71,7 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
   const Division& division = plan_.division;
   failure_ = nullptr;
   wait_data_ms_ = 0;
+  merged_documents_ = 0;
   LeafReport asked;
   asked.stop = stop ? 1 : 0;
   for (std::size_t l = 0; l < steps_.size(); ++l) report(l, asked, nullptr, true);
@@ -116,6 +116,7 @@ void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, con
     return;
   }
   wait_data_ms_ += prefetch.waited_ms();
+  merged_documents_ += batch->merged_documents;
   const std::int64_t targets = batch->valid_targets;
   fill_inputs(stream_, executor_, bindings, *batch, config_.data.documents);
   prefetch.give_back(stream_.record());

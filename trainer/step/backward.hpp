@@ -33,6 +33,8 @@ class Backward {
 
   const std::exception_ptr& failure() const { return failure_; }
   double wait_data_ms() const { return wait_data_ms_; }
+  // Of the last step, on this rank (data/loader.hpp).
+  std::int64_t merged_documents() const { return merged_documents_; }
   // Buckets in the order in which they leave, the same in every step and on every rank.
   const std::vector<std::size_t>& order() const { return order_; }
 
@@ -62,6 +64,7 @@ class Backward {
   Executor executor_;
   std::exception_ptr failure_;
   double wait_data_ms_ = 0;
+  std::int64_t merged_documents_ = 0;
 };
 
 }  // namespace muster

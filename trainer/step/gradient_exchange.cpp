@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include "model/ops/flat.hpp"
-
 namespace muster {
 
 GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm,
@@ -22,7 +20,7 @@ GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Commu
   std::int64_t elements = 0;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
     staging_begin_.push_back(elements);
-    elements += foreign * plan.staging_elements(b);
+    elements += foreign * plan.own_piece(b).size();
   }
   if (plan.reduce_scatters) return;
   staging_ = state.machine.take(MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
@@ -30,7 +28,7 @@ GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Commu
 
 // This rank's piece of a root: in its own gradients, or in the staging memory.
 std::span<float> GradientExchange::operand(std::size_t root, std::size_t bucket) const {
-  const Range piece = plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)];
+  const Range piece = plan_.own_piece(bucket);
   const auto size = static_cast<std::size_t>(piece.size());
   if (plan_.root_owner[root] == plan_.rank)
     return state_.gradients[static_cast<std::size_t>(index_in_rank_[root])].as<float>().subspan(
@@ -86,7 +84,7 @@ std::span<float> GradientExchange::finish(std::size_t bucket) {
     for (const Event& event : arrived_[bucket]) stream.wait(event);
   });
   if (plan_.reduce_scatters) {
-    const Range piece = plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)];
+    const Range piece = plan_.own_piece(bucket);
     return state_.gradients[0].as<float>().subspan(static_cast<std::size_t>(piece.begin),
                                                    static_cast<std::size_t>(piece.size()));
   }

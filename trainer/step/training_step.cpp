@@ -31,7 +31,7 @@ TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState
 }
 
 std::span<LeafReport> TrainingStep::my_reports() const {
-  const LeafRange mine = plan_.leaves[static_cast<std::size_t>(plan_.rank)];
+  const LeafRange mine = plan_.own_leaves();
   return reports_.as<LeafReport>().subspan(static_cast<std::size_t>(mine.begin),
                                            static_cast<std::size_t>(mine.end - mine.begin));
 }
@@ -70,6 +70,7 @@ void TrainingStep::start(Prefetch& prefetch, double lr, bool stop, std::vector<S
   pending.known = stream.record();
   pending.failure = backward_.failure();
   pending.wait_data_ms = backward_.wait_data_ms();
+  pending.merged_documents = backward_.merged_documents();
   pending.waited_for_ranks = waits_.take();
   pending_.push_back(std::move(pending));
   ++started_;
@@ -93,6 +94,7 @@ StepResult TrainingStep::finish(Progress& progress) {
   result.clipped = outcome.clipped != 0;
   result.stop = outcome.stop != 0;
   result.wait_data_ms = pending.wait_data_ms;
+  result.merged_documents = pending.merged_documents;
   result.wait_comm_ms = 1e3 * pending.waited_for_ranks();
   return result;
 }

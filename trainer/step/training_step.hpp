@@ -44,7 +44,8 @@ struct StepResult {
   bool clipped = false;
   bool stop = false;  // some rank was asked to stop
   double wait_data_ms = 0;
-  double wait_comm_ms = 0;  // for other ranks
+  double wait_comm_ms = 0;            // for other ranks
+  std::int64_t merged_documents = 0;  // of this rank's samples
 };
 
 // The ranks of a run: `host` joins their hosts' memory, `device` that of their devices. On CPUs they are one.
@@ -57,9 +58,6 @@ struct Ranks {
 
 class TrainingStep {
  public:
-  // The host may be so many steps ahead of what it has read of their outcomes.
-  static constexpr std::size_t most_pending = 2;
-
   // Goes on from `progress`.
   TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
                const Progress& progress);
@@ -82,6 +80,7 @@ class TrainingStep {
     Event known;
     std::exception_ptr failure;
     double wait_data_ms = 0;
+    std::int64_t merged_documents = 0;
     std::function<double()> waited_for_ranks;  // seconds
   };
   AdamW rule(double lr) const;

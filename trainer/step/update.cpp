@@ -84,8 +84,7 @@ void Update::receive_all() {
 std::span<const float> Update::gradient(std::size_t bucket, std::span<float> sum) {
   if (config_.train.sharding == 1) return sum;
   Stream& stream = state_.machine.stream();
-  const Range range = plan_.buckets[bucket].range,
-              piece = plan_.buckets[bucket].pieces[static_cast<std::size_t>(plan_.rank)];
+  const Range range = plan_.buckets[bucket].range, piece = plan_.own_piece(bucket);
   const std::span<float> space = state_.gradients[0].as<float>();
   const std::span<float> own = space.subspan(static_cast<std::size_t>(piece.begin), sum.size());
   if (sum.data() != own.data()) stream.copy(own.data(), sum.data(), sum.size_bytes());

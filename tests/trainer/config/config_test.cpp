@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <limits>
 #include <set>
+#include <unistd.h>
 
 #include "core/error.hpp"
 #include "core/file.hpp"
@@ -195,6 +196,25 @@ TEST(Config, sources_carry_their_weights_and_name_their_faults) {
   Config one = config;
   apply_overrides(one, std::vector<Override>{{"data.path", "c"}});
   EXPECT_EQ(one.data.sources(), (std::vector<DataSource>{{"c", 1}}));
+}
+
+TEST(Config, tables_where_a_value_belongs_are_refused) {
+  const std::string message = refusal_of_text("[[data.path]]\npath = \"a\"\n");
+  EXPECT_NE(message.find("data.path"), std::string::npos) << message;
+}
+
+// The files of a run hold its folder's name, and are JSON and TOML.
+TEST(Config, a_name_that_is_no_utf8_is_refused_before_it_names_a_run) {
+  const std::string path = ::testing::TempDir() + "caf\xe9-" + std::to_string(getpid()) + ".toml";
+  write_text_atomically(path, "[model]\nvocabulary = 257\n");
+  const std::string message = refusal([&] { read_config(path, {}); });
+  EXPECT_NE(message.find("UTF-8"), std::string::npos) << message;
+  EXPECT_EQ(read_config(path, std::vector<Override>{{"run.dir", "runs/x"}}).run.dir, "runs/x");
+  std::filesystem::remove(path);
+}
+
+TEST(Config, a_path_that_cannot_be_looked_at_is_a_users_error) {
+  EXPECT_NE(refusal([] { read_config(std::string(5000, 'a'), {}); }), "");
 }
 
 TEST(Config, the_resolved_file_reads_back_to_the_same_bits) {

@@ -22,7 +22,7 @@ const std::vector<TraceRecord> step = {
     {Track::compute, "block.0.attention", 100.000030, 100.000060, "attention"},
     {Track::communication, "bucket 0", 100.000040, 100.000080, {}},
     {Track::communication, "parameters", 100.000080, 100.000090, {}},
-    {Track::data, "prefetch", 100.000000, 100.000015, {}},
+    {Track::compute, "embedding", 100.000000, 100.000010, {}},
 };
 
 // The slices of a trace by name, and the names of the lanes they lie on.
@@ -49,7 +49,7 @@ TEST(TraceFile, tells_name_category_rank_and_microseconds_from_the_first_record)
   EXPECT_EQ(qkv.at("pid"), 3);
   EXPECT_DOUBLE_EQ(qkv.at("ts"), 10);
   EXPECT_DOUBLE_EQ(qkv.at("dur"), 20);
-  EXPECT_DOUBLE_EQ(read.slices.at("prefetch").at("ts"), 0);
+  EXPECT_DOUBLE_EQ(read.slices.at("embedding").at("ts"), 0);
   EXPECT_EQ(read.slices.at("bucket 0").at("cat"), "communication");
 }
 
@@ -57,7 +57,6 @@ TEST(TraceFile, gives_each_track_its_name_and_overlapping_slices_lanes_of_their_
   const Read read(to_trace_json(step, 0));
   EXPECT_EQ(read.lane_of("block.0.attention.qkv"), "compute");
   EXPECT_EQ(read.lane_of("block.0.attention"), "compute");  // begins as the one before ends
-  EXPECT_EQ(read.lane_of("prefetch"), "data");
   EXPECT_EQ(read.lane_of("bucket 1"), "communication");
   EXPECT_EQ(read.lane_of("bucket 0"), "communication 2");
   EXPECT_EQ(read.lane_of("parameters"), "communication");

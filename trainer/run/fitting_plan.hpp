@@ -1,0 +1,17 @@
+// The plan of a rank's run, on the machine that it will run on.
+#pragma once
+
+#include <cstdint>
+
+#include "trainer/plan/run_plan.hpp"
+#include "trainer/step/machine.hpp"
+#include "trainer/step/training_step.hpp"
+
+namespace muster {
+
+// Collective. Throws UserError on every rank when the plan does not fit the memory of some rank's device or host.
+// `data_bytes` is what its data will take.
+RunPlan fitting_plan(const Config& config, const Ranks& ranks, const Machine& machine,
+                     std::uint64_t data_bytes);
+
+}  // namespace muster
