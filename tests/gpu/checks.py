@@ -5,6 +5,7 @@ clock.left() tells how many seconds it may still take.
 """
 
 import re
+import subprocess
 from dataclasses import dataclass, field
 
 PASSED, FAILED, CUT_OFF, SKIPPED = "passed", "FAILED", "cut off", "skipped"
@@ -176,7 +177,12 @@ STAGED = {"CUDA_MODULE_LOADING": "EAGER"}
 
 
 def nccl_launcher(machine, ranks):
-    """mpirun whose ranks take each other for other hosts', so that each takes the GPU as its own: command, environment."""
+    """mpirun whose ranks take each other for other hosts', so that each takes the GPU as its own: command, environment.
+
+    Where a container may not name hosts, NCCL alone takes them for such.
+    """
+    if subprocess.run(["unshare", "--uts", "sh", "-c", "echo x > /proc/sys/kernel/hostname"], stderr=subprocess.DEVNULL).returncode != 0:
+        return ["mpirun", "-n", ranks, *NCCL_HOST], NCCL_ON_ONE_GPU
     hosts = machine.room / f"hosts-{ranks}"
     hosts.write_text("".join(f"rank{rank} slots=1\n" for rank in range(ranks)))
     command = ["mpirun", "--hostfile", hosts, "-n", ranks, *NCCL_HOST]

@@ -91,12 +91,13 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
     tell(row);
   };
   double alone = 0;  // tokens/s of one rank; a batch that it cannot take has no efficiency
+  std::string why;   // of a number of ranks that is left out
   for (const char* mode : {"strong", "weak"}) {
     for (const int ranks : scaling_counts(world.size())) {
       Config scaled = config;
       if (mode == std::string_view("weak")) scaled.train.batch *= ranks;
       if (!divides(scaled, ranks)) continue;
-      if (ranks == 1 && !rows.empty()) {  // the same step as before
+      if (ranks == 1 && !rows.empty() && rows.front().ranks == 1) {  // the same step as before
         ScalingRow row = rows.front();
         row.mode = mode;
         add(row);
@@ -105,7 +106,18 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
       const bool takes_part = world.rank() < ranks;
       const std::unique_ptr<Communicator> comm = world.split(takes_part ? 0 : 1, world.rank());
       ScalingFigures figures;
-      if (takes_part) figures = measure(scaled, *comm, account, steps);
+      std::string refusal;
+      if (takes_part) try {
+          figures = measure(scaled, *comm, account, steps);
+        } catch (const UserError& error) {  // of all of these ranks: their memory does not suffice
+          refusal = error.what();
+        }
+      why =
+          gather_strings(world, refusal, "whether " + std::to_string(ranks) + " ranks can take the step")[0];
+      if (!why.empty()) {
+        if (world.rank() == 0) fmt::print(stderr, "{}, {} ranks, left out: {}\n", mode, ranks, why);
+        continue;
+      }
       world
           .broadcast(std::as_writable_bytes(std::span(&figures, 1)), 0, "figures of " + std::to_string(ranks))
           .wait();
@@ -117,6 +129,9 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
       add(row);
     }
   }
+  agree(world, "measuring", [&] {
+    if (rows.empty() && world.rank() == 0) throw UserError("no number of ranks can take the step: {}", why);
+  });
   return rows;
 }
 

@@ -158,7 +158,7 @@ void add_plan(Line& line) {
 
 void add_evaluate(Line& line) {
   add_command(line.app, line, "eval", "Evaluate a run's model on held-out text. Any key: --KEY=VALUE.",
-              "muster eval runs/quickstart/run --checkpoint 100 --data.path=data/other", evaluate_command,
+              "muster eval runs/quickstart/run --checkpoint 600 --data.path=data/other", evaluate_command,
               [](CLI::App& app, EvaluateOptions& o) {
                 add_run(app, o.run);
                 add_checkpoint_step(app, o.checkpoint);
@@ -205,7 +205,7 @@ void add_checkpoint(Line& line) {
               "muster checkpoint list runs/quickstart/run", run_list,
               [](CLI::App& app, ListOptions& o) { add_run(app, o.run); });
   add_command(*group, line, "verify", "Compare every file of a run's checkpoints with its hash.",
-              "muster checkpoint verify runs/quickstart/run 100", run_verify,
+              "muster checkpoint verify runs/quickstart/run 600", run_verify,
               [](CLI::App& app, VerifyOptions& o) {
                 add_run(app, o.run);
                 app.add_option("STEP", o.step, "step of the checkpoint; all complete ones if not given")
@@ -231,7 +231,7 @@ void add_bench(Line& line) {
                 add_json(app, o);
               });
   add_command(*group, line, "step", "Divide the time of a training step by op. Any key: --KEY=VALUE.",
-              "mpirun --bind-to none -n 2 muster bench step configs/gpt2-124m.toml --train.batch=16",
+              "mpirun --bind-to none -n 2 muster bench step configs/gpt2-124m.toml --train.batch=32",
               bench_step_command, [&](CLI::App& app, BenchStepOptions& o) {
                 add_config(app, o.config);
                 add_steps(app, o);

@@ -87,11 +87,13 @@ class Product {
 // moment now must not make later steps look faster than light. A cache that cannot be read or written is no
 // cache.
 std::filesystem::path cache_file(Precision precision, const Communicator& comm, const Device& device) {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  if (cache == nullptr && home == nullptr) return {};
-  const std::filesystem::path folder =
-      cache != nullptr ? std::filesystem::path(cache) : std::filesystem::path(home) / ".cache";
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::filesystem::path(value != nullptr ? value : "");
+  };
+  const std::filesystem::path cache = variable("XDG_CACHE_HOME"), home = variable("HOME");
+  if (cache.empty() && home.empty()) return {};
+  const std::filesystem::path folder = cache.empty() ? home / ".cache" : cache;
   return folder / "muster" /
          fmt::format("matrix-peak-{}-{}-{}-{}x{}", host_name(),
                      device.kind() == DeviceKind::cpu ? "cpu" : "cuda", spelling(precision),

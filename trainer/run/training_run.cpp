@@ -309,9 +309,10 @@ RunResult TrainingRun::run() {
   };
   if (started < config_.train.steps) step_->request(prefetch_, started);
   sent_before_ = host_.ranks.device.bytes_sent();
-  Clock::time_point recorded = Clock::now();
+  Clock::time_point recorded = Clock::now(), finished = recorded;
   while (may_start() || step_->pending() > 0) {
-    const Clock::time_point start = Clock::now();
+    // A device is at a step that was started before the one before it ended.
+    const Clock::time_point start = step_->pending() > 0 ? finished : Clock::now();
     for (; may_start(); ++started) {
       watchdog_->set_step(started + 1);
       if (device_watchdog_) device_watchdog_->set_step(started + 1);
@@ -324,7 +325,8 @@ RunResult TrainingRun::run() {
       ++steps_taken_;
     }
     const StepResult step = step_->finish(progress_);
-    const double step_seconds = seconds_since(start);
+    finished = Clock::now();
+    const double step_seconds = std::chrono::duration<double>(finished - start).count();
     if (progress_.step == host_.traced_step) write_step_trace();
     const bool last = progress_.step == config_.train.steps;
     result.interrupted = (result.interrupted || step.stop) && !last;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/threads/ranks.hpp"
+#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "trainer/bench/comm.hpp"
 #include "trainer/bench/measure.hpp"
@@ -127,6 +128,19 @@ std::vector<DeviceKind> devices() {
 INSTANTIATE_TEST_SUITE_P(Devices, BenchOn, testing::ValuesIn(devices()), [](const auto& test) {
   return std::string(test.param == DeviceKind::cuda ? "cuda" : "cpu");
 });
+
+// Ranks that take no part wait for the figures of those that do.
+TEST(Bench, scaling_ends_on_all_ranks_when_none_of_their_numbers_has_the_memory) {
+  Config config = small();
+  config.model.width = 1 << 20;
+  config.model.feed_forward = 1 << 22;
+  config.model.layers = 100;
+  run_ranks(3, [&](Communicator& comm) {
+    MemoryAccount account;
+    EXPECT_THROW(bench_scaling(config, comm, account, 1, [](const ScalingRow&) { FAIL(); }), UserError);
+    comm.barrier("end").wait();
+  });
+}
 
 TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
   const Config config = small();
