@@ -85,10 +85,10 @@ void writes(void* data, std::size_t bytes) {
 CallSite CallSite::here() {
   const Hidden hidden;
   CallSite site;
-  std::array<void*, 11> stack{};
+  std::array<void*, 2 + std::tuple_size_v<decltype(frames_)>> stack{};
   const int depth = backtrace(stack.data(), static_cast<int>(stack.size()));
   // The first two are this function and the stand-in's that called it.
-  for (int i = 2; i < depth && site.count_ < static_cast<int>(site.frames_.size()); ++i)
+  for (int i = 2; i < depth; ++i)
     site.frames_[static_cast<std::size_t>(site.count_++)] = stack[static_cast<std::size_t>(i)];
   return site;
 }

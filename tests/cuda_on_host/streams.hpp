@@ -25,7 +25,8 @@ class CallSite {
   void leave() const;
 
  private:
-  std::array<void*, 8> frames_{};
+  // Where the compiler inlines nothing, std::function's frames alone are half of these.
+  std::array<void*, 16> frames_{};
   int count_ = 0;
 };
 
