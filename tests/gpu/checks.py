@@ -5,7 +5,7 @@ clock.left() tells how many seconds it may still take.
 """
 
 import re
-import subprocess
+import time
 from dataclasses import dataclass, field
 
 PASSED, FAILED, CUT_OFF, SKIPPED = "passed", "FAILED", "cut off", "skipped"
@@ -35,29 +35,75 @@ class Result:
         return holds
 
 
+@dataclass
+class Tests:
+    """What a test program has said: names in the order in which they ran."""
+    passed: list = field(default_factory=list)
+    failed: list = field(default_factory=list)
+    skipped: list = field(default_factory=list)
+    running: str = ""  # begun, and not ended
+    broke: str = ""  # after its failure nothing on this device works in the same process
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+BROKEN_DEVICE = re.compile(r"illegal (memory|address|instruction)|misaligned address|launch failure|device-side assert|"
+                           r"cudaError(Illegal|Misaligned|Launch|Hardware|Assert)")
+
+
 def tests_told(out):
-    """What a test program has said so far."""
-    return {"passed": len(re.findall(r"^\[       OK \]", out, re.MULTILINE)),
-            "failed": sorted(set(re.findall(r"^\[  FAILED  \] (\S+\.[^\s,]+)", out, re.MULTILINE))),
-            "skipped": len(set(re.findall(r"^\[  SKIPPED \] (\S+)", out, re.MULTILINE)))}
+    tests, text = Tests(), []
+    for line in out.splitlines():
+        if begun := re.match(r"\[ RUN      \] (\S+)", line):
+            tests.running, text = begun.group(1), []
+        elif tests.running and (end := re.match(r"\[\s+(OK|FAILED|SKIPPED)\s+\] (\S+?),?( |$)", line)) and end.group(2) == tests.running:
+            {"OK": tests.passed, "FAILED": tests.failed, "SKIPPED": tests.skipped}[end.group(1)].append(tests.running)
+            if end.group(1) == "FAILED" and BROKEN_DEVICE.search("\n".join(text)):
+                tests.broke = tests.running
+                tests.running = ""
+                break  # what failed later says nothing
+            tests.running = ""
+        else:
+            text.append(line)
+    return tests
 
 
-def run_tests(machine, result, name, program, filters, seconds, *options, prefix=(), **extra):
-    finished = machine.run([*prefix, machine.program(program), f"--gtest_filter={filters}", *options], seconds, **extra)
-    told = tests_told(finished.out)
-    result.figures[name] = {**told, "seconds": round(finished.seconds, 1)}
-    line = f"{name}: {told['passed']} passed, {len(told['failed'])} failed, {told['skipped']} skipped"
-    if told["failed"] or (finished.code != 0 and not finished.cut_off):
-        result.worsen(FAILED, f"{line}: {', '.join(told['failed'][:8]) or finished.trouble()}")
-    elif finished.cut_off:
-        result.worsen(CUT_OFF, f"{line}; cut off after {finished.seconds:.0f} s, without a failure until then")
-    elif told["passed"] == 0:
+def run_tests(machine, result, name, program, filters, seconds, *options, prefix=(), again=True, **extra):
+    """A kernel that breaks the device for its process, crashes or hangs takes the tests after it along: unless told
+    otherwise these have another start, until time is over."""
+    end, took, told, out, hanging = time.monotonic() + seconds, 0, Tests(), "", []
+    while True:
+        left = end - time.monotonic()
+        seen = told.passed + told.failed + told.skipped + hanging
+        chosen = filters + ("-" + ":".join(seen) if seen else "")
+        finished = machine.run([*prefix, machine.program(program), f"--gtest_filter={chosen}", *options],
+                               0.6 * left if again else left, **extra)
+        tests = tests_told(finished.out)
+        told.add(tests)
+        took, out = took + finished.seconds, out + finished.out
+        if tests.running:
+            (hanging if finished.cut_off else told.failed).append(tests.running)
+        if not again or not (tests.broke or tests.running) or end - time.monotonic() < 2:
+            break
+    counts = {"passed": len(told.passed), "failed": told.failed, "skipped": len(told.skipped), "cut_off": hanging}
+    result.figures[name] = {**counts, "seconds": round(took, 1)}
+    line = f"{name}: {counts['passed']} passed, {len(told.failed)} failed, {counts['skipped']} skipped"
+    if hanging:
+        line += f"; cut off in {', '.join(hanging)} ({took:.0f} s)"
+    if told.failed or (finished.code != 0 and not finished.cut_off):
+        result.worsen(FAILED, f"{line}: {', '.join(told.failed[:8]) or finished.trouble()}")
+    elif finished.cut_off or hanging:
+        result.worsen(CUT_OFF, f"{line}, without a failure until then")
+    elif counts["passed"] == 0:
         result.worsen(FAILED, f"{line}: nothing of the GPU was tested")
-    elif told["skipped"]:
+    elif counts["skipped"]:
         result.worsen(SKIPPED, line)
     else:
         result.notes.append(line)
-    return finished
+    return out
 
 
 def op_tables(machine, clock, result):
@@ -84,11 +130,11 @@ def sanitizer(machine, clock, result):
         # Libraries' kernels are not ours to check, and slow it down.
         if tool == "racecheck" and "--kernel-regex" in machine.run([machine.sanitizer, "--help"], 30).out:
             command += ["--kernel-regex", "kns=muster"]
-        finished = run_tests(machine, result, tool, "model_tests", table, clock.left() * share, "--gtest_shuffle",
-                             "--gtest_random_seed=1", prefix=command)
-        errors = re.findall(r"^========= (.*(?:Invalid|hazard|Race|ERROR SUMMARY).*)$", finished.out, re.MULTILINE)
+        out = run_tests(machine, result, tool, "model_tests", table, clock.left() * share, "--gtest_shuffle",
+                        "--gtest_random_seed=1", prefix=command, again=False)
+        errors = re.findall(r"^========= (.*(?:Invalid|hazard|Race|ERROR SUMMARY).*)$", out, re.MULTILINE)
         result.figures[tool]["told"] = errors[:10]
-        worrying = [line for line in errors if not line.startswith("ERROR SUMMARY: 0 ")]
+        worrying = [line for line in errors if not re.match(r"(ERROR|RACECHECK) SUMMARY: 0 ", line)]
         result.expect(not worrying, f"{tool}: {'; '.join(worrying[:3])}")
 
 
@@ -159,11 +205,11 @@ def training(machine, clock, result):
     # Last, because their ranks are threads that stage through the host: CUDA may run functions of the host one after the
     # other, also those of several streams, and one that waits for another rank's would then wait for ever.
     filters = ":".join(f"*Values*{device}" for device in ON_GPU.split(":"))
-    run_tests(machine, result, "values of PyTorch (trainer_tests)", "trainer_tests", filters, clock.left() / 2)
-    run_tests(machine, result, "steps of CPU and CUDA (trainer_tests)", "trainer_tests", "CudaStep.*", clock.left())
+    run_tests(machine, result, "values of PyTorch (trainer_tests)", "trainer_tests", filters, clock.left() / 2, **STAGED)
+    run_tests(machine, result, "steps of CPU and CUDA (trainer_tests)", "trainer_tests", "CudaStep.*", clock.left(), **STAGED)
 
 
-# Several processes, one GPU: for NCCL each is a host of its own, joined by sockets.
+# Several processes, one GPU: NCCL_HOSTID makes each a host of its own, joined by sockets.
 NCCL_ON_ONE_GPU = {
     "NCCL_NET": "Socket", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo", "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1",
     "NCCL_MNNVL_ENABLE": "0", "NCCL_CUMEM_ENABLE": "0", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2",
@@ -176,28 +222,13 @@ NCCL_HOST = ["sh", "-c", 'NCCL_HOSTID="rank$OMPI_COMM_WORLD_RANK" exec "$@"', "s
 STAGED = {"CUDA_MODULE_LOADING": "EAGER"}
 
 
-def nccl_launcher(machine, ranks):
-    """mpirun whose ranks take each other for other hosts', so that each takes the GPU as its own: command, environment.
-
-    Where a container may not name hosts, NCCL alone takes them for such.
-    """
-    if subprocess.run(["unshare", "--uts", "sh", "-c", "echo x > /proc/sys/kernel/hostname"], stderr=subprocess.DEVNULL).returncode != 0:
-        return ["mpirun", "-n", ranks, *NCCL_HOST], NCCL_ON_ONE_GPU
-    hosts = machine.room / f"hosts-{ranks}"
-    hosts.write_text("".join(f"rank{rank} slots=1\n" for rank in range(ranks)))
-    command = ["mpirun", "--hostfile", hosts, "-n", ranks, *NCCL_HOST]
-    return command, {**NCCL_ON_ONE_GPU, "TMPDIR": str(machine.room), "OMPI_MCA_plm_rsh_agent": str(machine.root / "tests/cluster/enter"),
-                     "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo", "OMPI_MCA_oob_tcp_if_include": "lo"}
-
-
 def ranks(machine, clock, result):
     """Several ranks on one GPU, over NCCL and staged through the host: invariant reduction keeps the bits, fast the loss."""
     if not (machine.room / "small-data").exists():
         prepared = prepare_text(machine, clock.left())
         if not result.expect(prepared.ok, f"muster prepare: {prepared.trouble()}"):
             return
-    counts = (2,) if machine.dry else (2, 4)
-    for count in counts:
+    for count in (2,) if machine.dry else (2, 4):
         plain = ["mpirun", "-n", count]
         for backend, launcher, variables in (("nccl", [*plain, *NCCL_HOST], NCCL_ON_ONE_GPU), ("staged", plain, STAGED)):
             finished = machine.run([*launcher, machine.program("comm_over_mpi"), "behaviours", backend], clock.left() / 5, **variables)
@@ -207,25 +238,25 @@ def ranks(machine, clock, result):
 
     rows = []
     result.tables.append(("Ranks on one GPU", ["family", "reduction", "ranks", "communicator", "last loss", "values", ""], rows))
-    for family in ("gpt",) if machine.dry else FAMILIES:
-        alone = {}
-        for reduction in ("invariant", "fast"):
-            keys = settings(machine, family, run__device="cuda", train__reduction=reduction, train__steps=5 if machine.dry else 10)
-            for count, way in [(1, "-"), *((count, way) for count in counts for way in ("NCCL", "staged"))]:
-                launcher, extra = nccl_launcher(machine, count) if way == "NCCL" else (["mpirun", "-n", count], STAGED)
-                # A run that hangs leaves time to the others.
-                seconds = min(clock.left(), max(15, clock.left() / 3))
-                run = Run(machine, f"{family}-{reduction}-{count}-{way}", keys, seconds, launcher, **extra)
-                if count == 1:
-                    alone[reduction] = run
-                name = f"{family}, {reduction}, {count} ranks, {way}"
-                if not run.ok:
-                    result.worsen(CUT_OFF if run.finished.cut_off else FAILED, f"{name}: {run.finished.trouble()}")
-                    rows.append([family, reduction, count, way, "-", "-", "no end"])
-                    continue
-                first = abs(run.losses[0] - alone[reduction].losses[0]) / run.losses[0] if alone[reduction].losses else None
-                same = run.values == alone[reduction].values
-                rows.append([family, reduction, count, way, f"{run.losses[-1]:.7f}", run.values, "same bits" if same else "other bits"])
-                if reduction == "invariant":
-                    result.expect(same and run.values, f"{name}: not the bits of one rank")
-                result.expect(first is None or first <= 1e-6, f"{name}: loss of step 1 differs by {first}")
+    # The default over NCCL first: each run takes seconds to start, and their time may end before the last.
+    for family, reduction, ways in (("gpt", "fast", ("NCCL",)), ("gpt", "invariant", ("NCCL", "staged")),
+                                    ("llama", "invariant", ("NCCL",))):
+        keys = settings(machine, family, run__device="cuda", train__reduction=reduction, train__steps=5 if machine.dry else 10)
+        alone = None
+        for count, way in ((1, "-"), *((2, way) for way in ways)):
+            launcher, extra = (NCCL_HOST, NCCL_ON_ONE_GPU) if way == "NCCL" else ([], STAGED)
+            # A run that hangs leaves time to the others.
+            seconds = min(clock.left(), max(15, clock.left() / 3))
+            run = Run(machine, f"{family}-{reduction}-{count}-{way}", keys, seconds, ["mpirun", "-n", count, *launcher], **extra)
+            alone = alone or run
+            name = f"{family}, {reduction}, {count} ranks, {way}"
+            if not run.ok:
+                result.worsen(CUT_OFF if run.finished.cut_off else FAILED, f"{name}: {run.finished.trouble()}")
+                rows.append([family, reduction, count, way, "-", "-", "no end"])
+                continue
+            first = abs(run.losses[0] - alone.losses[0]) / run.losses[0] if alone.losses else None
+            same = run.values == alone.values
+            rows.append([family, reduction, count, way, f"{run.losses[-1]:.7f}", run.values, "same bits" if same else "other bits"])
+            if reduction == "invariant":
+                result.expect(same and run.values, f"{name}: not the bits of one rank")
+            result.expect(first is None or first <= 1e-6, f"{name}: loss of step 1 differs by {first}")

@@ -90,6 +90,13 @@ class Machine:
         return {name: next((str(folder / name) for folder in folders if (folder / name).exists()), None)
                 for name in dict.fromkeys(names)}
 
+    def scripts_that_differ(self, folder):
+        """What the pack was made from is not what runs it."""
+        packed = self.root / "tests/gpu"
+        return [name for name in sorted({path.name for where in (folder, packed) for path in where.iterdir() if path.is_file()})
+                if not all((where / name).is_file() for where in (folder, packed))
+                or (folder / name).read_bytes() != (packed / name).read_bytes()]
+
     def missing_libraries(self):
         # The driver's comes with it, wherever the loader looks; without cuDNN attention takes our own kernels.
         return [name for name, file in self.libraries.items() if file is None and name not in (DRIVER, CUDNN)]
@@ -113,7 +120,7 @@ class Machine:
             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
             "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "vader,tcp,self", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-            "OMPI_MCA_plm_rsh_agent": "sh",
+            "OMPI_MCA_plm_rsh_agent": "sh", "OMPI_MCA_oob_tcp_if_include": "lo", "OMPI_MCA_btl_tcp_if_include": "lo",
         }
 
     def without_cudnn(self):
