@@ -51,9 +51,9 @@ AsyncCommunicator::~AsyncCommunicator() {
 }
 
 Event AsyncCommunicator::issue(const std::string& what, const Event& after,
-                               std::vector<Collective::Phase> phases, bool alone) {
+                               std::vector<Collective::Phase> phases) {
   auto collective = std::make_shared<std::unique_ptr<Collective>>(
-      std::make_unique<Collective>(what, after, std::move(phases), alone));
+      std::make_unique<Collective>(what, after, std::move(phases)));
   const Event done = (*collective)->done();
   progress_->post([this, collective] { channel_->add(std::move(*collective)); });
   return done;
@@ -169,7 +169,7 @@ Event AsyncCommunicator::all_reduce_typed(std::span<T> data, ReduceOp op, const 
       for_each_peer(rank_, size_, [&](int peer) { self.send(peer, bytes_of(own)); });
     });
   }
-  return issue(what, after, std::move(phases), true);
+  return issue(what, after, std::move(phases));
 }
 
 std::unique_ptr<Communicator> AsyncCommunicator::split(int color, int key) {

@@ -19,7 +19,7 @@ namespace muster {
 class AsyncCommunicator final : public Communicator {
  public:
   // What all_reduce takes from the account (nothing when there is one rank): data goes through it piece by
-  // piece, and one all_reduce ends before the next begins.
+  // piece.
   static constexpr std::uint64_t staging_bytes = 256 << 10;
 
   // `delay`: see Channel.
@@ -47,8 +47,7 @@ class AsyncCommunicator final : public Communicator {
   [[noreturn]] void abort(int exit_code) override;
 
  private:
-  Event issue(const std::string& what, const Event& after, std::vector<Collective::Phase> phases,
-              bool alone = false);
+  Event issue(const std::string& what, const Event& after, std::vector<Collective::Phase> phases);
   template <class T>
   Event all_reduce_typed(std::span<T> data, ReduceOp op, const std::string& what, const Event& after);
 

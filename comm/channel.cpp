@@ -60,14 +60,7 @@ bool Channel::advance() {
   if (failure_) return false;
   try {
     bool moved = transport_->poll();
-    for (std::size_t i = 0; i < active_.size();) {
-      if (!run(*active_[i], moved)) {
-        ++i;
-        continue;
-      }
-      const std::lock_guard lock(mutex_);
-      active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
-    }
+    if (active_ != nullptr && run()) moved = true;
     while (start_next()) moved = true;
     return moved;
   } catch (...) {
@@ -77,53 +70,50 @@ bool Channel::advance() {
 }
 
 bool Channel::start_next() {
-  if (waiting_.empty() || !waiting_.front()->after_.complete()) return false;
+  if (active_ != nullptr || waiting_.empty() || !waiting_.front()->after_.complete()) return false;
   Collective& next = *waiting_.front();
-  if (next.alone_ && std::ranges::any_of(active_, [](const auto& other) { return other->alone_; }))
-    return false;
   next.after_.wait();  // complete: throws what its stream failed with
   if (delay_) delay_();
   next.started_ = std::chrono::steady_clock::now();
   {
     const std::lock_guard lock(mutex_);
-    active_.push_back(std::move(waiting_.front()));
+    active_ = std::move(waiting_.front());
   }
   waiting_.pop_front();
-  bool moved = false;
-  if (run(next, moved)) {
-    const std::lock_guard lock(mutex_);
-    active_.pop_back();
-  }
+  run();
   return true;
 }
 
-bool Channel::run(Collective& collective, bool& moved) {
-  while (collective.messages_complete()) {
-    moved = true;
-    if (collective.next_phase_ == collective.phases_.size()) {
-      if (delay_) delay_();
-      collective.done_.set_complete();
-      return true;
+bool Channel::run() {
+  bool ran = false;
+  while (active_ != nullptr && active_->messages_complete()) {
+    ran = true;
+    if (active_->next_phase_ < active_->phases_.size()) {
+      active_->phases_[active_->next_phase_++](*active_);
+      continue;
     }
-    collective.phases_[collective.next_phase_++](collective);
+    if (delay_) delay_();
+    active_->done_.set_complete();
+    const std::lock_guard lock(mutex_);
+    active_.reset();
   }
-  return false;
+  return ran;
 }
 
 void Channel::fail(const std::exception_ptr& failure) {
   failure_ = failure;
   transport_->abandon();
-  for (const auto& collective : active_) collective->done_.set_complete(failure);
+  if (active_ != nullptr) active_->done_.set_complete(failure);
   for (const auto& collective : waiting_) collective->done_.set_complete(failure);
   waiting_.clear();
   const std::lock_guard lock(mutex_);
-  active_.clear();
+  active_.reset();
 }
 
 std::optional<PendingCollective> Channel::oldest_pending() const {
   const std::lock_guard lock(mutex_);
-  if (active_.empty()) return std::nullopt;
-  const Collective& oldest = *active_.front();
+  if (active_ == nullptr) return std::nullopt;
+  const Collective& oldest = *active_;
   PendingCollective pending{oldest.what_, 0, {}};
   pending.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - oldest.started_).count();
   for (std::size_t peer = 0; peer < oldest.open_.size(); ++peer)

@@ -1,8 +1,9 @@
 // Channel: the collectives of one communicator on their way through its transport.
 //
 // A collective is a list of phases; each starts messages, and the next begins when these are complete.
-// Collectives start in the order of issue, each once its event `after` is complete, and then go on
-// independently: each has a tag of its own.
+// Collectives travel one after the other in the order of issue, each once its event `after` is complete: what is
+// wanted first has the way to itself, and does not arrive with what is wanted last. Each has a tag of its own, for
+// the ranks do not end it at the same moment.
 #pragma once
 
 #include <atomic>
@@ -31,8 +32,8 @@ class Collective {
  public:
   using Phase = std::function<void(Collective&)>;
 
-  Collective(std::string what, Event after, std::vector<Phase> phases, bool alone = false)
-      : what_(std::move(what)), after_(std::move(after)), phases_(std::move(phases)), alone_(alone) {}
+  Collective(std::string what, Event after, std::vector<Phase> phases)
+      : what_(std::move(what)), after_(std::move(after)), phases_(std::move(phases)) {}
 
   // For its phases. Nothing is sent when `bytes` is empty.
   void send(int peer, std::span<const std::byte> bytes);
@@ -52,7 +53,6 @@ class Collective {
   Promise done_;
   std::vector<Phase> phases_;
   std::size_t next_phase_ = 0;
-  bool alone_;  // starts when no other such collective is under way
   Channel* channel_ = nullptr;
   int tag_ = 0;
   std::vector<Transport::Counter> open_;  // messages under way, by peer
@@ -70,7 +70,7 @@ class Channel final : public Progressing {
   // On the progress thread.
   void add(std::unique_ptr<Collective> collective);
   bool advance() override;
-  bool idle() const override { return waiting_.empty() && active_.empty(); }
+  bool idle() const override { return waiting_.empty() && active_ == nullptr; }
 
   // From any thread.
   std::uint64_t bytes_sent() const { return bytes_sent_; }
@@ -79,15 +79,16 @@ class Channel final : public Progressing {
  private:
   friend class Collective;
   bool start_next();
-  // Runs phases as far as their messages are complete; true if the collective has ended.
-  bool run(Collective& collective, bool& moved);
+  // Runs phases of the active collective as far as their messages are complete, and ends it after the last; true if
+  // any ran.
+  bool run();
   void fail(const std::exception_ptr& failure);
 
   std::unique_ptr<Transport> transport_;
   std::function<void()> delay_;
   std::deque<std::unique_ptr<Collective>> waiting_;
   mutable std::mutex mutex_;  // held to change active_, and to read it elsewhere than on the progress thread
-  std::vector<std::unique_ptr<Collective>> active_;
+  std::unique_ptr<Collective> active_;
   std::exception_ptr failure_;  // of an earlier collective: no later one can be trusted
   int next_tag_ = 0;
   std::atomic<std::uint64_t> bytes_sent_ = 0;

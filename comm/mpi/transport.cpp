@@ -16,9 +16,9 @@ namespace {
 
 // MPI counts in int. The end of a chunk is also the sign of life by which the progress thread knows that data
 // flows, so that it polls often while it does: hence small chunks, and few at a time, since MPI shares the
-// way among all that are started.
+// way among all that are started. Each way between two hosts at 1 Gbit/s, two at a time reach 114 MB/s, four 80, eight 71.
 constexpr std::size_t chunk_bytes = 1 << 20;
-constexpr int chunks_at_a_time = 4;
+constexpr int chunks_at_a_time = 2;
 
 class MpiTransport final : public Transport {
  public:
