@@ -6,11 +6,14 @@
 // all_gather. busbw is what each rank's link carries each way, whatever the number of ranks n.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "core/memory.hpp"
 #include "trainer/step/machine.hpp"
 
 namespace muster {
@@ -30,8 +33,35 @@ std::vector<std::uint64_t> collective_sizes();
 // "all_to_all", "all_gather", "all_reduce", and "reduce_scatter" where the communicator sums.
 std::vector<std::string> collectives_of(const Communicator& comm);
 
-// Collective; the same on all ranks: the median of several rows of collectives, each after the one before. `comm`
-// joins the ranks' devices. The size is rounded down so that every rank's piece is as large, a whole number of floats.
+// One collective, several times in a row, each after the one before. `comm` joins the ranks' devices. The size is
+// rounded down so that every rank's piece is as large, a whole number of floats. All of it is collective.
+class CollectiveRow {
+ public:
+  CollectiveRow(Communicator& comm, Machine& machine, std::string collective, std::uint64_t bytes,
+                int length);
+
+  int ranks() const { return comm_.size(); }
+  std::uint64_t bytes() const { return piece_ * static_cast<std::uint64_t>(comm_.size()); }
+  double run();  // seconds of one collective of this row
+  void measure() { seconds_.push_back(run()); }
+  // Of one collective: the median of what was measured, on the slowest rank.
+  double seconds() const;
+
+ private:
+  Event start(const Event& after);
+  std::vector<std::span<std::byte>> pieces(const Buffer& whole) const;
+
+  Communicator& comm_;
+  Machine& machine_;
+  std::string collective_;
+  MemoryAccount account_;  // of its own: gone before a run takes its memory
+  int length_;
+  std::uint64_t piece_;
+  Buffer own_, other_;
+  std::vector<double> seconds_;
+};
+
+// Collective; the same on all ranks: of several runs of a row.
 CollectiveSpeed measure_collective(Communicator& comm, Machine& machine, const std::string& collective,
                                    std::uint64_t bytes);
 

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <iterator>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <span>
+#include <utility>
 
 #include "comm/agree.hpp"
 #include "core/parallel.hpp"
-#include "trainer/bench/comm.hpp"
+#include "trainer/bench/link_probe.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/bench/step.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -22,19 +26,18 @@ double mean_of_ranks(Communicator& comm, double value) {
   return value / comm.size();
 }
 
-// Of what carries gradients and parameters among these ranks: a small exchange, and one as large as a bucket.
-Link measure_link(Communicator& comm, Machine& machine) {
-  constexpr std::uint64_t small = 1 << 10, large = sizeof(float) * bucket_elements;
-  Link link;
-  double seconds = 0;
-  const std::string reduction = comm.sums() ? "reduce_scatter" : "all_to_all";
-  for (const std::string& collective : {reduction, std::string("all_gather")}) {
-    link.latency += measure_collective(comm, machine, collective, small).seconds / 2;
-    seconds += measure_collective(comm, machine, collective, large).seconds / 2;
-  }
-  const double sent = static_cast<double>(large) * (comm.size() - 1) / comm.size();
-  link.bandwidth = sent / std::max(seconds - link.latency, 1e-9);
-  return link;
+// The ranks wait at the same points: what none of them is spared is no imbalance.
+double spared_to_none(Communicator& comm, std::vector<double> waits) {
+  for (double& wait : waits) wait = -wait;
+  comm.all_reduce(std::as_writable_bytes(std::span(waits)), ReduceType::f64, ReduceOp::max, "shortest waits")
+      .wait();
+  return -std::accumulate(waits.begin(), waits.end(), 0.0);
+}
+
+// Less than 1 where several share one: each then waits for the others.
+double cores_of_thread(Communicator& comm) {
+  const int threads = ranks_on_my_cores(comm) * thread_count();
+  return std::min(1.0, static_cast<double>(threads_of_rank(0, 1)) / threads);
 }
 
 bool divides(const Config& config, int ranks) {
@@ -55,19 +58,31 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
   device.kind = machine.device().kind();
   device.busy_cores = machine.is_cpu() && comm.local_size() == comm.size() &&
                       thread_count() >= threads_of_rank(0, ranks_on_my_cores(comm));
-  device.bandwidth = measure_copy_bandwidth(machine);
-  if (comm.size() > 1) device.within_node = measure_link(rank.ranks().device, machine);
+  // Of the ranks that share cores some measure while others do not.
+  device.bandwidth = -least_of_ranks(comm, -measure_copy_bandwidth(machine), "bandwidth");
+  if (machine.is_cpu()) device.bandwidth *= cores_of_thread(comm);
 
   SyntheticRun run(config, rank.ranks(), machine);
-  const StepTable table = bench_step(run, steps);
+  std::optional<LinkProbe> probe;
+  if (comm.size() > 1) probe.emplace(rank.ranks().device, machine);
+  std::vector<StepSample> samples;
+  std::vector<SyntheticRun::Timed> timed;
+  run.run(2);  // libraries choose their algorithms, graphs are recorded
+  while (static_cast<int>(samples.size()) < steps) {
+    if (probe) probe->sample();
+    // Also the step before those that count: they find its parameters still on the way.
+    timed.push_back(run.run_timed());
+    std::ranges::move(run.run(2), std::back_inserter(samples));
+  }
+  if (probe) device.within_node = probe->link();
+  const StepTable table = step_table(run.plan(), std::move(samples), timed);
   const PlanTimes times{table.plan_seconds, table.plan_seconds};
   const StepPrediction predicted = predict_step(device, comm.size(), config, run.plan(), times);
 
   std::vector<double> exposed, waited;
   for (const StepSample& sample : table.samples) {
-    // The ranks take the same steps: the waiting that even the luckiest of them has is communication, not imbalance.
-    exposed.push_back(least_of_ranks(comm, sample.exposed, "least waiting"));
-    waited.push_back(mean_of_ranks(comm, sample.exposed));
+    exposed.push_back(spared_to_none(comm, sample.waits));
+    waited.push_back(mean_of_ranks(comm, sample.exposed()));
   }
   return {mean_of_ranks(comm, table.seconds), median(exposed), mean_of_ranks(comm, predicted.seconds),
           mean_of_ranks(comm, predicted.exposed), median(waited) - median(exposed)};

@@ -20,7 +20,7 @@ namespace muster {
 // Medians over steps; means over the ranks.
 struct ScalingFigures {
   double step_seconds = 0;
-  // Seconds a step that even the rank that waits least waits for others: who comes last waits for messages only.
+  // Seconds a step that even the rank that waits least at a point waits there: who comes last waits for messages only.
   double exposed = 0;
   double predicted_seconds = 0;
   double predicted_exposed = 0;

@@ -3,34 +3,33 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <utility>
 
 #include "trainer/bench/measure.hpp"
 
 namespace muster {
 
-StepTable bench_step(SyntheticRun& run, int steps) {
-  run.run(2);  // libraries choose their algorithms, graphs are recorded
+StepTable step_table(const RunPlan& run, std::vector<StepSample> samples,
+                     const std::vector<SyntheticRun::Timed>& timed) {
   StepTable table;
-  table.samples = run.run(steps);
-  std::vector<double> seconds, exposed, timed;
+  table.samples = std::move(samples);
+  std::vector<double> seconds, exposed, timed_seconds;
   for (const StepSample& sample : table.samples) {
     seconds.push_back(sample.seconds);
-    exposed.push_back(sample.exposed);
+    exposed.push_back(sample.exposed());
   }
-  const Plan& plan = run.plan().training;
+  const Plan& plan = run.training;
   std::vector<std::vector<double>> by_step(plan.steps.size());
-  for (int i = 0; i < steps; ++i) {
-    const SyntheticRun::Timed sample = run.run_timed();
-    timed.push_back(sample.step.seconds);
+  for (const SyntheticRun::Timed& sample : timed) {
+    timed_seconds.push_back(sample.step.seconds);
     for (std::size_t s = 0; s < by_step.size(); ++s) by_step[s].push_back(sample.plan_seconds[s]);
   }
 
   table.seconds = median(seconds);
   table.exposed = median(exposed);
-  table.timed_seconds = median(timed);
-  const LeafRange leaves = run.plan().own_leaves();
-  const std::int64_t micro_batches =
-      (leaves.end - leaves.begin) * run.plan().division.micro_batches_per_leaf();
+  table.timed_seconds = median(timed_seconds);
+  const LeafRange leaves = run.own_leaves();
+  const std::int64_t micro_batches = (leaves.end - leaves.begin) * run.division.micro_batches_per_leaf();
   std::map<std::string, OpShare> shares;
   for (std::size_t s = 0; s < by_step.size(); ++s) {
     table.plan_seconds.push_back(median(by_step[s]));
@@ -47,6 +46,14 @@ StepTable bench_step(SyntheticRun& run, int steps) {
   }
   std::ranges::stable_sort(table.rows, std::greater(), &OpShare::seconds);
   return table;
+}
+
+StepTable bench_step(SyntheticRun& run, int steps) {
+  run.run(2);  // libraries choose their algorithms, graphs are recorded
+  std::vector<StepSample> samples = run.run(steps);
+  std::vector<SyntheticRun::Timed> timed;
+  for (int i = 0; i < steps; ++i) timed.push_back(run.run_timed());
+  return step_table(run.plan(), std::move(samples), timed);
 }
 
 }  // namespace muster

@@ -19,7 +19,11 @@ struct StepTable {
   std::vector<double> plan_seconds;  // of each step of the plan, median
 };
 
-// Collective. Each figure is the median of `steps` steps, after two that are not counted.
+// Each figure is the median of the steps.
+StepTable step_table(const RunPlan& plan, std::vector<StepSample> samples,
+                     const std::vector<SyntheticRun::Timed>& timed);
+
+// Collective. Of `steps` steps of each kind, after two that are not counted.
 StepTable bench_step(SyntheticRun& run, int steps);
 
 }  // namespace muster

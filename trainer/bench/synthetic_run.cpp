@@ -1,6 +1,7 @@
 #include "trainer/bench/synthetic_run.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "comm/agree.hpp"
 #include "trainer/failure.hpp"
@@ -69,9 +70,9 @@ std::vector<StepSample> SyntheticRun::take_steps(int steps) {
   double before = steady_seconds();
   for (int begun = 0; static_cast<int>(samples.size()) < steps;) {
     for (; begun < steps && step_.pending() < ahead; ++begun) start();
-    const StepResult result = step_.finish(progress_);
+    StepResult result = step_.finish(progress_);
     const double now = steady_seconds();
-    samples.push_back({now - before, 1e-3 * result.wait_comm_ms});
+    samples.push_back({now - before, std::move(result.waits)});
     before = now;
   }
   return samples;
@@ -82,8 +83,8 @@ SyntheticRun::Timed SyntheticRun::take_timed_step() {
   std::vector<StepTimes> times;
   const double before = steady_seconds();
   start(&times);
-  const StepResult result = step_.finish(progress_);
-  timed.step = {steady_seconds() - before, 1e-3 * result.wait_comm_ms};
+  StepResult result = step_.finish(progress_);
+  timed.step = {steady_seconds() - before, std::move(result.waits)};
   machine_.stream().synchronize();
   timed.plan_seconds.resize(plan_.training.steps.size());
   for (const StepTimes& time : times) timed.plan_seconds[time.step] = time.end() - time.begin();

@@ -1,6 +1,7 @@
 // A training run on made-up tokens: its steps are those of any run, its losses mean nothing.
 #pragma once
 
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -12,8 +13,9 @@
 namespace muster {
 
 struct StepSample {
-  double seconds = 0;  // from the end of the step before
-  double exposed = 0;  // of these, waiting for other ranks
+  double seconds = 0;         // from the end of the step before
+  std::vector<double> waits;  // of these, at each point at which the ranks wait for each other
+  double exposed() const { return std::accumulate(waits.begin(), waits.end(), 0.0); }
 };
 
 class SyntheticRun {

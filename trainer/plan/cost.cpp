@@ -1,6 +1,7 @@
 #include "trainer/plan/cost.hpp"
 
 #include <map>
+#include <optional>
 
 #include "comm/reduction.hpp"
 #include "model/ops/cross_entropy.hpp"
@@ -67,6 +68,9 @@ BucketSteps bucket_steps(const RunPlan& run) {
   return steps;
 }
 
+// Share of its speed that a message within a node keeps while all cores copy: as measured on two (docs/benchmarks.md).
+constexpr double beside_copies_of_busy_cores = 0.1;
+
 // Plays a step of one rank through, as trainer/step runs it.
 class Player {
  public:
@@ -78,6 +82,8 @@ class Player {
         plan_(plan),
         times_(times),
         steps_(bucket_steps(plan)),
+        beside_copies_(device.busy_cores && mesh.ranks <= mesh.ranks_per_node ? beside_copies_of_busy_cores
+                                                                              : 1),
         gathered_(plan.buckets.size()),
         arrived_(plan.buckets.size()) {
     const LeafRange mine = plan.own_leaves();
@@ -108,19 +114,16 @@ class Player {
   }
 
  private:
-  double communicate(double seconds) {
-    const double end = timeline_.communicate(seconds);
-    if (device_.busy_cores && mesh_.ranks <= mesh_.ranks_per_node) timeline_.wait(end);
-    return end;
-  }
-  void compute(std::string_view name, double seconds) {
+  void compute(std::string_view name, double seconds, double beside = 1) {
     OpShare& share = shares_[std::string(name)];
     share.name = name;
     ++share.calls;
     share.seconds += seconds;
-    timeline_.compute(seconds);
+    timeline_.compute(seconds, beside);
   }
-  void move(std::string_view name, double bytes) { compute(name, memory_seconds(device_, bytes)); }
+  void move(std::string_view name, double bytes) {
+    compute(name, memory_seconds(device_, bytes), beside_copies_);
+  }
   // a += b: two read, one written.
   void add(std::size_t times, double elements) {
     for (std::size_t i = 0; i < times; ++i) move("sum of gradients", 12 * elements);
@@ -144,25 +147,26 @@ class Player {
     add(leaves_.back().adds.size(), all);
     if (plan_.ranks == 1) return;
     if (plan_.reduce_scatters) {
-      arrived_[bucket] = communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
+      arrived_[bucket] = timeline_.communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
       return;
     }
     // Each round carries a root of every rank.
     const auto roots = static_cast<double>(plan_.roots.size()) / plan_.ranks;
-    arrived_[bucket] = communicate(all_to_all_seconds(device_, mesh_, 4 * all * roots / plan_.ranks));
+    arrived_[bucket] =
+        timeline_.communicate(all_to_all_seconds(device_, mesh_, 4 * all * roots / plan_.ranks));
   }
 
   void reduce() {
     const bool several = plan_.ranks > 1;
-    if (several) communicate(all_gather_seconds(device_, mesh_, 0));  // losses
+    if (several) timeline_.communicate(all_gather_seconds(device_, mesh_, 0));  // losses
     for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
-      if (several) timeline_.wait(arrived_[b]);
+      if (several) timeline_.wait(*arrived_[b]);
       if (!plan_.reduce_scatters) add(static_cast<std::size_t>(combined_), own_elements(b));
       move("norm", 4 * own_elements(b));
     }
     const double squares =
         static_cast<double>(sizeof(double)) * elements({0, plan_.training.space.elements}) / flat_block;
-    if (several) timeline_.wait(communicate(all_gather_seconds(device_, mesh_, squares)));
+    if (several) timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, squares)));
     move("norm", squares);
   }
 
@@ -170,17 +174,16 @@ class Player {
     for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
       const double all = 4 * elements(plan_.buckets[b].range);
       if (config_.train.sharding == 0 && plan_.ranks > 1)
-        timeline_.wait(communicate(all_gather_seconds(device_, mesh_, all)));
+        timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
       for (const Segment& segment : segments(plan_.training.graph, plan_.training.space, plan_.updated[b]))
         move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
-      gathered_[b] = config_.train.sharding == 1 && plan_.ranks > 1
-                         ? communicate(all_gather_seconds(device_, mesh_, all))
-                         : timeline_.now();
+      if (config_.train.sharding == 1 && plan_.ranks > 1)
+        gathered_[b] = timeline_.communicate(all_gather_seconds(device_, mesh_, all));
     }
   }
 
   void receive(std::size_t bucket) {
-    timeline_.wait(gathered_[bucket]);
+    if (gathered_[bucket]) timeline_.wait(*gathered_[bucket]);
     if (config_.run.precision == Precision::bf16) move("copies", 6 * elements(plan_.buckets[bucket].range));
   }
 
@@ -190,11 +193,12 @@ class Player {
   const RunPlan& plan_;
   const PlanTimes& times_;
   const BucketSteps steps_;
+  const double beside_copies_;
   std::vector<LeafStep> leaves_;
   double combined_ = 0;  // additions that make the sum of all roots
   Timeline timeline_;
   std::map<std::string, OpShare> shares_;
-  std::vector<double> gathered_, arrived_;  // by bucket
+  std::vector<std::optional<Timeline::Collective>> gathered_, arrived_;  // by bucket
 };
 
 }  // namespace

@@ -4,11 +4,13 @@
 // bytes / bandwidth (the alpha-beta model), whichever of the links within a node and between nodes is slower. The
 // step is then played through on two in-order queues, computation and communication, as trainer/step runs it: a
 // bucket of gradients leaves as soon as backward has finished it, and the next forward begins with the parameters
-// that have come. What the computation waits is the exposed communication: on CPUs whose cores all compute, and copy the
-// messages of their node as well, it is all of that.
+// that have come. What the computation waits is the exposed communication. On CPUs whose cores all compute, messages
+// within a node are copies by these cores: products hide them, other copies hide a tenth.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <ranges>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,16 +42,26 @@ double reduce_scatter_seconds(const DeviceModel& device, const Mesh& mesh, doubl
 // Two in-order queues: computation, and communication beside it.
 class Timeline {
  public:
-  void compute(double seconds) { now_ += seconds; }
-  // Starts when the computation has come to here and the collective before it has ended; returns its end.
-  double communicate(double seconds) {
-    communication_ += seconds;
-    return channel_free_ = std::max(now_, channel_free_) + seconds;
+  using Collective = std::size_t;
+
+  // `beside`: the share of its speed that communication keeps meanwhile.
+  void compute(double seconds, double beside = 1) {
+    for (double& end : std::views::reverse(ends_)) {
+      if (end <= now_) break;
+      end = std::min(now_ + (end - now_) / beside, end + (1 - beside) * seconds);
+    }
+    now_ += seconds;
   }
-  // The computation goes on when `end` has come.
-  void wait(double end) {
-    exposed_ += std::max(0.0, end - now_);
-    now_ = std::max(now_, end);
+  // Starts when the computation has come to here and the collective before it has ended.
+  Collective communicate(double seconds) {
+    communication_ += seconds;
+    ends_.push_back(std::max(now_, ends_.empty() ? 0.0 : ends_.back()) + seconds);
+    return ends_.size() - 1;
+  }
+  // The computation goes on when the collective has ended.
+  void wait(Collective collective) {
+    exposed_ += std::max(0.0, ends_[collective] - now_);
+    now_ = std::max(now_, ends_[collective]);
   }
 
   double now() const { return now_; }
@@ -57,7 +69,8 @@ class Timeline {
   double communication() const { return communication_; }
 
  private:
-  double now_ = 0, channel_free_ = 0, exposed_ = 0, communication_ = 0;
+  double now_ = 0, exposed_ = 0, communication_ = 0;
+  std::vector<double> ends_;  // of the collectives
 };
 
 struct OpShare {

@@ -32,7 +32,7 @@ struct DeviceModel {
   double bandwidth = 0;  // reached by a copy, bytes/s read and written
   double launch = 0;     // seconds between two kernels
   Link within_node, between_nodes;
-  // Every core of a node computes: what passes between its ranks is copied in the computation's time.
+  // Every core of a node computes: what passes between its ranks is copied by the same cores.
   bool busy_cores = false;
   bool ring = false;  // all_gather passes pieces on (NCCL); else every rank sends its own to all others
 };

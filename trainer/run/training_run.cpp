@@ -4,6 +4,7 @@
 #include <chrono>
 #include <fmt/format.h>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <spdlog/spdlog.h>
 #include <utility>
@@ -392,7 +393,7 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   record.tokens_per_s = tokens / step_seconds;
   record.sol = plan_.flops_per_step / (peak_ * plan_.ranks * step_seconds);
   record.wait_data_ms = result.wait_data_ms;
-  record.wait_comm_ms = result.wait_comm_ms;
+  record.wait_comm_ms = 1e3 * std::accumulate(result.waits.begin(), result.waits.end(), 0.0);
   record.eval_loss = std::exchange(fresh_eval_loss_, std::nullopt);
   attempt_.check_current();
   metrics_->append(record);

@@ -95,7 +95,7 @@ StepResult TrainingStep::finish(Progress& progress) {
   result.stop = outcome.stop != 0;
   result.wait_data_ms = pending.wait_data_ms;
   result.merged_documents = pending.merged_documents;
-  result.wait_comm_ms = 1e3 * pending.waited_for_ranks();
+  result.waits = pending.waited_for_ranks();
   return result;
 }
 

@@ -44,7 +44,7 @@ struct StepResult {
   bool clipped = false;
   bool stop = false;  // some rank was asked to stop
   double wait_data_ms = 0;
-  double wait_comm_ms = 0;            // for other ranks
+  std::vector<double> waits;          // seconds, each for other ranks; all ranks wait at the same points
   std::int64_t merged_documents = 0;  // of this rank's samples
 };
 
@@ -81,7 +81,7 @@ class TrainingStep {
     std::exception_ptr failure;
     double wait_data_ms = 0;
     std::int64_t merged_documents = 0;
-    std::function<double()> waited_for_ranks;  // seconds
+    std::function<std::vector<double>()> waited_for_ranks;  // seconds
   };
   AdamW rule(double lr) const;
   std::span<LeafReport> my_reports() const;

@@ -21,11 +21,11 @@ class WaitClock {
     spans_.push_back({std::move(begin), stream_.timestamp()});
   }
 
-  // Seconds waited since the last call; to be asked for when the stream has come to here.
-  std::function<double()> take() {
+  // Seconds of each wait since the last call, in their order; to be asked for when the stream has come to here.
+  std::function<std::vector<double>()> take() {
     return [spans = std::exchange(spans_, {})] {
-      double seconds = 0;
-      for (const Span& span : spans) seconds += span.end() - span.begin();
+      std::vector<double> seconds;
+      for (const Span& span : spans) seconds.push_back(span.end() - span.begin());
       return seconds;
     };
   }
