@@ -1,9 +1,13 @@
 #include "data/prepare.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <exception>
+#include <fcntl.h>
 #include <filesystem>
 #include <memory>
+#include <unistd.h>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
@@ -29,6 +33,14 @@ class OutputFolder {
     if (error)
       throw UserError("cannot make the folder {}: {}: check its permissions or name another", path_,
                       error.message());
+    // Two that start at the same moment both find it empty.
+    const int descriptor = open(claim().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor < 0 && errno == EEXIST)
+      throw UserError("another muster prepare writes to {}: name a new folder for the dataset", path_);
+    if (descriptor < 0)
+      throw UserError("cannot write to the folder {}: {}: check its permissions and free space", path_,
+                      std::strerror(errno));
+    close(descriptor);
   }
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
@@ -41,9 +53,14 @@ class OutputFolder {
     }
     if (made_) fs::remove(path_, ignored);  // only if it is empty
   }
-  void keep() { kept_ = true; }
+  void keep() {
+    kept_ = true;
+    std::error_code ignored;
+    fs::remove(claim(), ignored);
+  }
 
  private:
+  std::string claim() const { return path_ + "/prepare.partial"; }
   std::string path_;
   bool made_ = false, kept_ = false;
 };

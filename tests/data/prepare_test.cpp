@@ -1,7 +1,10 @@
 #include "data/prepare.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <barrier>
 #include <numeric>
+#include <thread>
 
 #include "core/hash.hpp"
 #include "core/parallel.hpp"
@@ -368,6 +371,30 @@ TEST_F(Prepare, a_full_disk_is_told_and_leaves_nothing) {
   }
   EXPECT_NO_THROW(prepare({input}, path("out"), all_train()));
   EXPECT_NO_THROW(Dataset{path("out")});
+}
+
+TEST_F(Prepare, of_several_that_start_at_once_into_one_folder_one_writes_it) {
+  for (int round = 0; round < 20; ++round) {
+    const std::string out = path("out" + std::to_string(round));
+    std::atomic<int> done = 0, refused = 0;
+    std::barrier start(4);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+      threads.emplace_back([&, t, input = write(std::to_string(t) + ".txt", std::string(100 + 50 * t, 'a'))] {
+        start.arrive_and_wait();
+        try {
+          prepare({input}, out, all_train());
+          ++done;
+        } catch (const UserError&) {
+          ++refused;
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(done, 1);
+    EXPECT_EQ(refused, 3);
+    EXPECT_EQ(texts(Dataset(out, Verify::full), Split::train).size(), 1u);
+    EXPECT_FALSE(fs::exists(out + "/prepare.partial"));
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <limits>
 #include <type_traits>
 
 #include "core/error.hpp"
@@ -23,9 +24,13 @@ constexpr KeyRule extent{"from 1 to 2^24", [](double v) { return v >= 1 && v <= 
 constexpr KeyRule extent_or_0{"from 0 to 2^24", [](double v) { return v >= 0 && v <= 0x1p24; }};
 constexpr KeyRule few{"from 0 to 4096", [](double v) { return v >= 0 && v <= 4096; }};
 constexpr KeyRule few_from_1{"from 1 to 4096", [](double v) { return v >= 1 && v <= 4096; }};
-constexpr KeyRule above_0{"greater than 0", [](double v) { return v > 0; }};
+// What the arithmetic takes as f32 must not become 0, 1 or infinite there.
+constexpr KeyRule above_0{"greater than 0 in f32", [](double v) {
+                            return static_cast<float>(v) > 0 && v <= std::numeric_limits<float>::max();
+                          }};
 constexpr KeyRule from_0_to_1{"from 0 to 1", [](double v) { return v >= 0 && v <= 1; }};
-constexpr KeyRule below_1{"at least 0 and below 1", [](double v) { return v >= 0 && v < 1; }};
+constexpr KeyRule below_1{"at least 0 and below 1 in f32",
+                          [](double v) { return v >= 0 && static_cast<float>(v) < 1; }};
 constexpr KeyRule power_of_two{
     "a power of two up to 2^20 (1, 2, 4, 8, ...)",
     [](double v) { return v >= 1 && v <= 0x1p20 && std::has_single_bit(static_cast<std::uint64_t>(v)); }};

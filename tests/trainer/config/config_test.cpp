@@ -83,11 +83,21 @@ TEST(Config, a_wrong_type_names_the_key_and_what_it_expects) {
   EXPECT_EQ(
       refusal_of_text("[optimizer]\nbetas = [0.9]\n"),
       "a.toml:2: optimizer.betas = this list will not do; it must be two numbers, like [0.9, 0.95], each at "
-      "least 0 and below 1");
+      "least 0 and below 1 in f32");
   EXPECT_EQ(refusal_of_text("[run.seed]\nx = 1\n"),
             "a.toml:1: run.seed = this table will not do; it must be a whole number, at least 0");
   EXPECT_EQ(refusal_of_override("optimizer.lr", "3e-4x"),
-            "command line: optimizer.lr = 3e-4x will not do; it must be a number, greater than 0");
+            "command line: optimizer.lr = 3e-4x will not do; it must be a number, greater than 0 in f32");
+}
+
+TEST(Config, a_number_that_the_arithmetic_cannot_hold_is_refused) {
+  for (const char* lr : {"0", "1e-46", "1e39", "nan"})
+    EXPECT_NE(refusal_of_override("optimizer.lr", lr), "") << lr;
+  EXPECT_NE(refusal_of_override("optimizer.betas", "[0.9, 0.99999999]"), "");
+  Config config;
+  apply_overrides(config,
+                  std::vector<Override>{{"optimizer.lr", "1e-44"}, {"optimizer.betas", "[0.9, 0.9999999]"}});
+  EXPECT_EQ(config.optimizer.lr, 1e-44);
 }
 
 TEST(Config, broken_toml_names_the_line) {
@@ -223,7 +233,7 @@ TEST(Config, the_resolved_file_reads_back_to_the_same_bits) {
   config.run.seed = std::numeric_limits<std::int64_t>::max();
   config.optimizer.lr = 0.1 + 0.2;
   config.optimizer.epsilon = 1e-8;
-  config.optimizer.betas = {0.1 / 3, std::nextafter(1.0, 0.0)};
+  config.optimizer.betas = {0.1 / 3, std::nextafter(0.999, 1.0)};
   config.optimizer.weight_decay = 5e-324;
   config.model.rope_base = 1e6;
   config.data.source = {{"a", 1.0 / 3}, {"b", 1e22}};
