@@ -96,9 +96,27 @@ Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
   }
 }
 
+Attempt Attempt::join(const RunFolder& folder, std::int64_t number) {
+  Attempt attempt(folder, number);
+  if (!attempt.exists(number))
+    throw UserError("{} of rank 0 is not here, on {}: let run.dir lie on a disk that all hosts share",
+                    attempt.file(number), host_name());
+  return attempt;
+}
+
+bool Attempt::exists(std::int64_t number) const {
+  // A disk of the network may remember that the file was not there, until somebody opens its folder.
+  try {
+    File::open_to_read(folder_.attempts());
+  } catch (const UserError&) {
+    return false;
+  }
+  return access(file(number).c_str(), F_OK) == 0;
+}
+
 std::optional<Attempt::Holder> Attempt::holder(std::int64_t number) const {
   const std::string path = file(number);
-  if (access(path.c_str(), F_OK) != 0) return std::nullopt;
+  if (!exists(number)) return std::nullopt;
   Holder holder{.number = number, .host = "unknown"};
   // Whoever made the file may not have written it yet, or died before.
   const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
@@ -110,7 +128,7 @@ std::optional<Attempt::Holder> Attempt::holder(std::int64_t number) const {
 
 std::optional<Attempt::Holder> Attempt::previous() const { return holder(number_ - 1); }
 
-bool Attempt::still_current() const { return access(file(number_ + 1).c_str(), F_OK) != 0; }
+bool Attempt::still_current() const { return !exists(number_ + 1); }
 
 void Attempt::check_current() const {
   if (still_current()) return;

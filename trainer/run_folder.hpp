@@ -51,7 +51,8 @@ class Attempt {
   // where they were copied without attempts/, a lower number would make them later than any new ones. For one rank; the
   // others join() its number.
   static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
-  static Attempt join(const RunFolder& folder, std::int64_t number) { return Attempt(folder, number); }
+  // Throws UserError when this rank's run folder is another: one on its own host, say.
+  static Attempt join(const RunFolder& folder, std::int64_t number);
 
   std::int64_t number() const { return number_; }
   // The attempt before this one, if any: whom this one takes the run over from.
@@ -63,6 +64,7 @@ class Attempt {
  private:
   Attempt(const RunFolder& folder, std::int64_t number) : folder_(folder), number_(number) {}
   std::string file(std::int64_t number) const;
+  bool exists(std::int64_t number) const;
   std::optional<Holder> holder(std::int64_t number) const;
 
   RunFolder folder_;

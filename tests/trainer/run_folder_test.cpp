@@ -82,6 +82,14 @@ TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
   }
 }
 
+TEST_F(RunFolderTest, a_folder_that_another_host_does_not_see_cannot_be_joined) {
+  const RunFolder folder = made();
+  EXPECT_THROW(Attempt::join(folder, 1), UserError);
+  EXPECT_THROW(Attempt::join(RunFolder(root_ + "/nowhere"), 1), UserError);
+  Attempt::begin(folder);
+  EXPECT_EQ(Attempt::join(folder, 1).number(), 1);
+}
+
 TEST_F(RunFolderTest, an_attempt_comes_after_those_of_copied_checkpoints_and_ends_one_that_lives) {
   const RunFolder folder = made();
   const Attempt first = Attempt::begin(folder);

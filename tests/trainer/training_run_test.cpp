@@ -36,6 +36,7 @@ struct Launch {
   std::uint64_t delays = 0;  // 0: inline streams, no pauses
   // Called by each rank in every step, where a signal would be asked for.
   std::function<bool(int rank, int step)> stop = {};
+  std::function<void(Config& config)> of_the_last = {};  // what the last rank has otherwise
 };
 
 class TrainingRun : public Scratch {
@@ -101,7 +102,9 @@ class TrainingRun : public Scratch {
           const RunHost host{
               {comm, comm}, machine, [&] { return launch.stop && launch.stop(comm.rank(), ++step); }};
           try {
-            const RunResult result = run_training(config, host);
+            Config mine = config;
+            if (launch.of_the_last && comm.rank() + 1 == launch.ranks) launch.of_the_last(mine);
+            const RunResult result = run_training(mine, host);
             const std::lock_guard lock(mutex);
             results.push_back(result);
           } catch (const UserError& error) {
@@ -254,6 +257,37 @@ TEST_F(TrainingRun, ends_after_its_time_limit_with_a_checkpoint) {
   expect_same_end("limited", "undisturbed");
 }
 
+TEST_F(TrainingRun, that_was_asked_to_stop_saves_and_evaluates_nothing) {
+  const RunResult result = run(config("run"), {.ranks = 2, .stop = [](int, int step) { return step == 3; }});
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{3});
+  EXPECT_FALSE(metrics("run").at(2).contains("eval_loss"));
+  EXPECT_EQ(result.evaluation.targets, 0);
+}
+
+TEST_F(TrainingRun, refuses_ranks_that_would_train_on_other_data_or_by_other_rules) {
+  PrepareOptions options;
+  options.validation = 0.2;  // the same text, divided otherwise
+  prepare({path("text.jsonl")}, path("other"), options);
+  const auto refusal = [&](const std::function<void(Config&)>& change) {
+    return message_of([&] { run(config("run"), {.ranks = 3, .of_the_last = change}); });
+  };
+  EXPECT_TRUE(tells(refusal([&](Config& last) { last.data.path = path("other"); }),
+                    {"rank 2", path("other"), "other data"}));
+  EXPECT_TRUE(tells(refusal([](Config& last) { last.optimizer.weight_decay = 0.5; }),
+                    {"rank 2", "optimizer.weight_decay"}));
+  EXPECT_TRUE(
+      tells(refusal([](Config& last) { last.checkpoint.every = 2; }), {"rank 2", "checkpoint.every"}));
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
+
+  std::filesystem::copy(path("data"), path("copy"));
+  run(config("run"), {.ranks = 3, .of_the_last = [&](Config& last) {
+                        last.data.path = path("copy");
+                        last.run.threads = 3;
+                      }});
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{6});
+}
+
 TEST_F(TrainingRun, that_was_asked_to_stop_in_its_last_step_is_done) {
   const RunResult result = run(config("run"), {.stop = [](int, int step) { return step == 6; }});
   EXPECT_FALSE(result.interrupted);
@@ -380,6 +414,20 @@ TEST_F(TrainingRun, skips_and_counts_steps_whose_loss_is_not_finite) {
   ASSERT_EQ(records.size(), 6u);
   for (std::size_t step = 0; step < 6; ++step) EXPECT_EQ(records[step]["skipped"], step > 0) << step;
   EXPECT_TRUE(records[5]["loss"].is_null());
+}
+
+TEST_F(TrainingRun, that_has_diverged_ends_and_keeps_the_checkpoints_from_before) {
+  Config exploding = config("run");
+  exploding.optimizer.lr = 1e30;
+  exploding.schedule.warmup = 0;
+  exploding.eval.every = 0;
+  exploding.train.steps = 1000;
+  exploding.checkpoint.every = 25;
+  exploding.checkpoint.keep = 1;
+  EXPECT_TRUE(
+      tells(message_of([&] { run(exploding, {.ranks = 2}); }), {"to 101", "diverged", "optimizer.lr"}));
+  EXPECT_EQ(metrics("run").size(), 101u);
+  EXPECT_EQ(checkpoints("run"), (std::vector<std::int64_t>{25, 50, 75, 100}));
 }
 
 TEST_F(TrainingRun, ends_on_every_rank_when_a_shard_is_cut_short_under_it) {

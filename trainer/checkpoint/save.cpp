@@ -65,18 +65,6 @@ void add_table(Manifest& manifest, const std::string& text) {
   }
 }
 
-void check_room(const std::string& folder, std::uint64_t bytes) {
-  struct statvfs disk {};
-  if (statvfs(folder.c_str(), &disk) != 0)
-    throw UserError("cannot examine {}: {}", folder, std::strerror(errno));
-  if (disk.f_blocks == 0) return;  // a file system that does not tell
-  if (const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize; room < bytes)
-    throw UserError(
-        "cannot save a checkpoint in {}: it takes another {} and {} are free; free space on that disk or "
-        "lower checkpoint.keep",
-        folder, human_bytes(bytes), human_bytes(room));
-}
-
 std::string time_now() {
   const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
@@ -131,6 +119,21 @@ void publish(const CheckpointRequest& request, const std::string& partial, const
 }
 
 }  // namespace
+
+void check_room(const std::string& folder, std::uint64_t bytes) {
+  fs::path standing = fs::absolute(folder);
+  std::error_code error;
+  while (!fs::exists(standing, error) && standing.has_relative_path()) standing = standing.parent_path();
+  struct statvfs disk {};
+  if (statvfs(standing.c_str(), &disk) != 0)
+    throw UserError("cannot examine {}: {}", standing.string(), std::strerror(errno));
+  if (disk.f_blocks == 0) return;  // a file system that does not tell
+  if (const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize; room < bytes)
+    throw UserError(
+        "cannot save a checkpoint in {}: it takes another {} and {} are free; free space on that disk or "
+        "lower checkpoint.keep",
+        folder, human_bytes(bytes), human_bytes(room));
+}
 
 SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
                                 std::span<const Slice> mine) {

@@ -26,6 +26,9 @@ struct SavedCheckpoint {
   std::uint64_t bytes = 0;  // of all ranks' files
 };
 
+// Throws UserError when the disk of `folder`, which need not be there yet, has less room than `bytes`.
+void check_room(const std::string& folder, std::uint64_t bytes);
+
 // Every rank gives its slices; together they cover each tensor exactly once. Values are written straight
 // from the caller's memory, which must not change meanwhile. If any rank fails, all throw the same UserError
 // and nothing stays behind. A checkpoint of the same step by this or a newer attempt is never touched; one of

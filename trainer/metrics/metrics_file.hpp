@@ -38,6 +38,8 @@ class MetricsFile {
 
   // In one write, so that a reader sees whole lines.
   void append(const StepRecord& record);
+  // Before a checkpoint, which lasts: a run that goes on from it never writes the steps before it again.
+  void sync() { file_.sync(); }
 
  private:
   File file_;

@@ -7,6 +7,15 @@
 #include "trainer/run/evaluation.hpp"
 
 namespace muster {
+namespace {
+
+std::string content_of(std::uint64_t tokenizer_hash, const SplitInfo& split) {
+  std::vector<std::uint64_t> hashes = {tokenizer_hash};
+  for (const ShardInfo& shard : split.shards) hashes.push_back(shard.hash);
+  return hex(hash_bytes(std::as_bytes(std::span(hashes))));
+}
+
+}  // namespace
 
 RunData::RunData(Config& config) {
   if (config.data.sources().empty())
@@ -21,12 +30,14 @@ std::vector<SourceIdentity> RunData::identities(const Config& config) const {
   std::vector<SourceIdentity> all;
   for (std::size_t i = 0; i < datasets_.size(); ++i) {
     const DatasetInfo& dataset = datasets_[i]->info();
-    std::vector<std::uint64_t> hashes = {dataset.tokenizer_hash};
-    for (const ShardInfo& shard : dataset.train.shards) hashes.push_back(shard.hash);
     const DataSource source = config.data.sources()[i];
-    all.push_back({source.path, source.weight, hex(hash_bytes(std::as_bytes(std::span(hashes))))});
+    all.push_back({source.path, source.weight, content_of(dataset.tokenizer_hash, dataset.train)});
   }
   return all;
+}
+
+std::string RunData::validation_content() const {
+  return content_of(info().tokenizer_hash, info().validation);
 }
 
 bool RunData::has_validation(const Config& config) const {

@@ -29,6 +29,8 @@ class RunData {
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
   std::vector<SourceIdentity> identities(const Config& config) const;
+  // Tells the text that the first source holds out apart from any other.
+  std::string validation_content() const;
   // Whether the first source holds out text enough for an evaluation.
   bool has_validation(const Config& config) const;
 

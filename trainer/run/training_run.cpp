@@ -26,6 +26,7 @@
 #include "trainer/plan/report.hpp"
 #include "trainer/run/fitting_plan.hpp"
 #include "trainer/run/matrix_peak.hpp"
+#include "trainer/run/ranks_alike.hpp"
 #include "trainer/run/resume.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/snapshot.hpp"
@@ -65,6 +66,7 @@ class TrainingRun {
   void settle();
   void write_step_trace();
   void record(const StepResult& result, double step_seconds, double total_seconds);
+  void refuse_to_waste();
   void save();
   void evaluate();
   bool rank_0() const { return comm_.rank() == 0; }
@@ -99,6 +101,7 @@ class TrainingRun {
   std::optional<MetricsFile> metrics_;
   TimeLeft time_left_;
   std::int64_t skipped_ = 0, merged_documents_ = 0;
+  std::int64_t diverged_ = 0;  // steps in a row whose loss or gradient was not finite
   std::uint64_t steps_taken_ = 0, sent_ = 0, sent_before_ = 0;  // by this process
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
@@ -168,7 +171,10 @@ void TrainingRun::refuse_what_cannot_go_on() const {
     } catch (const UserError&) {
       checkpoint.reset();
     }
-    if (checkpoint) state_to_resume(*checkpoint, config_, data_);
+    std::int64_t step = 0;
+    if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
+    // Of parameters and both moments; better now than after the first hours.
+    if (step < config_.train.steps) check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()));
     if (config_.eval.every > 0 && !data_.has_validation(config_))
       throw UserError(
           "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or "
@@ -183,6 +189,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
 
 // Rank 0 takes the number; a run folder belongs to one attempt at a time.
 Attempt TrainingRun::begin_attempt() {
+  refuse_unlike_ranks(comm_, config_, data_);
   refuse_what_cannot_go_on();
   const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
     if (!rank_0()) return 0;
@@ -193,8 +200,8 @@ Attempt TrainingRun::begin_attempt() {
       of_checkpoints = std::max(of_checkpoints, checkpoint.attempt);
     return Attempt::begin(folder_, of_checkpoints).number();
   });
-  return Attempt::join(folder_,
-                       std::stoll(gather_strings(comm_, std::to_string(mine), "number of the attempt")[0]));
+  const std::string number = gather_strings(comm_, std::to_string(mine), "number of the attempt")[0];
+  return agree(comm_, "finding the run's folder", [&] { return Attempt::join(folder_, std::stoll(number)); });
 }
 
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
@@ -332,11 +339,17 @@ RunResult TrainingRun::run() {
     const bool last = progress_.step == config_.train.steps;
     result.interrupted = (result.interrupted || step.stop) && !last;
     const bool ends = last || (result.interrupted && step_->pending() == 0);
-    const bool evaluates = evaluates_after(progress_.step) || (last && config_.eval.every > 0);
     const bool saves = ends || saves_after(progress_.step);
+    // Whoever asks to stop may wait for a save, not for all of the held-out text.
+    const bool evaluates =
+        !result.interrupted && (evaluates_after(progress_.step) || (last && config_.eval.every > 0));
+    if (rank_0() && result.interrupted && evaluates_after(progress_.step))
+      log_->info("asked to stop: the evaluation after step {} is left out", progress_.step);
     if (evaluates || saves) settle();
+    if (last) save();
     if (evaluates) evaluate();
     record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
+    refuse_to_waste();
     if (saves) save();
     if (evaluates || saves) sent_before_ = host_.ranks.device.bytes_sent();
   }
@@ -377,6 +390,7 @@ void TrainingRun::evaluate() {
 
 void TrainingRun::record(const StepResult& result, double step_seconds, double total_seconds) {
   skipped_ += result.skipped ? 1 : 0;
+  diverged_ = result.skipped && result.targets > 0 ? diverged_ + 1 : 0;
   merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
@@ -406,8 +420,23 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   }
 }
 
+// Skipped steps change no parameter: where every batch ends so, it will for ever.
+void TrainingRun::refuse_to_waste() {
+  constexpr std::int64_t most = 100;
+  if (diverged_ < most) return;
+  agree(comm_, "looking at the loss", [&] {
+    throw UserError(
+        "the loss or gradient of the last {} steps, to {}, was not finite: the run has diverged; start "
+        "another run.dir with a smaller optimizer.lr or a longer schedule.warmup",
+        most, progress_.step);
+  });
+}
+
 void TrainingRun::save() {
   if (saved_step_ == progress_.step) return;
+  agree(comm_, "writing the metrics", [&] {
+    if (rank_0()) metrics_->sync();
+  });
   CheckpointRequest request;
   request.folder = folder_.checkpoints();
   request.step = progress_.step;
@@ -422,7 +451,8 @@ void TrainingRun::save() {
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;
     log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
-    attempt_.check_current();  // a newer one may be reading what this one would remove
+    if (diverged_ > 0) return;  // the older ones may be the last that are worth anything
+    attempt_.check_current();   // a newer one may be reading what this one would remove
     keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number(),
                 [&](const std::string& line) { log_->warn("{}", line); });
   });
