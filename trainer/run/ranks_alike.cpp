@@ -32,7 +32,7 @@ void refuse_unlike_ranks(Communicator& comm, const Config& config, const RunData
       gather_strings(comm, content(config, data), "contents of the data");
   const std::vector<std::string> configs = gather_strings(comm, to_toml(config), "configurations");
   agree(comm, "comparing the ranks", [&] {
-    if (content(config, data) != contents[0])
+    if (contents[static_cast<std::size_t>(comm.rank())] != contents[0])
       throw UserError(
           "rank {} on {}: {} holds other data than that of rank 0, or has another weight: give all ranks the "
           "same data",
