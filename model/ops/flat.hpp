@@ -8,6 +8,7 @@
 #include <span>
 
 #include "core/dtype.hpp"
+#include "core/instruction_set.hpp"
 #include "core/stream.hpp"
 #include "model/ops/kernel.hpp"
 
@@ -74,7 +75,7 @@ struct FlatKernels {
                       std::span<double> squares, StepOutcome* outcome);
 };
 
-const FlatKernels& cpu_flat_kernels();
+const FlatKernels& cpu_flat_kernels(InstructionSet set = instruction_set());
 const FlatKernels& cuda_flat_kernels();  // throws when built without CUDA
 
 // Fresh weights are drawn on the host, so that they are the same on every device:

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/instruction_set.hpp"
 #include "core/stream.hpp"
 #include "core/tensor.hpp"
 #include "model/ops/op.hpp"
@@ -56,7 +57,7 @@ struct Kernel {
 
 // The kernels of a backend, by op name.
 using KernelTable = std::map<std::string_view, Kernel>;
-const KernelTable& cpu_kernels();
+const KernelTable& cpu_kernels(InstructionSet set = instruction_set());
 const KernelTable& cuda_kernels();  // built without CUDA it serves for planning: its kernels throw
 
 }  // namespace muster

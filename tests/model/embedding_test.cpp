@@ -10,7 +10,7 @@
 namespace muster::testing {
 namespace {
 
-class EmbeddingOrder : public ::testing::TestWithParam<DeviceKind> {};
+class EmbeddingOrder : public ::testing::TestWithParam<TestBackend> {};
 
 TEST_P(EmbeddingOrder, is_that_of_positions_to_the_last_bit) {
   if (!has_device(GetParam())) GTEST_SKIP() << "no GPU is visible";

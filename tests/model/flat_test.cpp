@@ -54,7 +54,7 @@ StepOutcome outcome_of(int update) {
   return outcome;
 }
 
-class Flat : public ::testing::TestWithParam<DeviceKind> {
+class Flat : public ::testing::TestWithParam<testing::TestBackend> {
  protected:
   void SetUp() override {
     if (!testing::has_device(GetParam())) GTEST_SKIP() << "no GPU is visible";

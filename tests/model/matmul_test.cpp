@@ -1,6 +1,4 @@
 // Linear layers and the cross-entropy head on the CPU against loops in doubles, on shapes that fill no tile.
-#include "model/ops/cpu/matmul.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <gtest/gtest.h>
@@ -9,69 +7,22 @@
 
 #include "model/ops/cross_entropy.hpp"
 #include "model/ops/linear.hpp"
+#include "tests/model/product.hpp"
 #include "tests/model/run_op.hpp"
 
 namespace muster {
 namespace {
 
+using testing::expect_close;
+using testing::multiply;
+using testing::numbers;
+using testing::Product;
+using testing::rounding;
 using testing::run_op;
 using testing::RunOptions;
+using testing::sum_tolerance;
+using testing::tensor;
 using testing::TestTensor;
-
-// Half a unit in the last place, relative: the error of one rounding.
-constexpr double rounding(DType type) { return type == DType::bf16 ? 0x1p-8 : 0x1p-24; }
-
-std::vector<double> numbers(std::int64_t count, unsigned seed, double scale = 1.0) {
-  std::vector<double> values(static_cast<std::size_t>(count));
-  std::uint32_t state = seed * 2654435761u + 1;
-  for (double& value : values) {
-    state = state * 1664525u + 1013904223u;
-    value = scale * (static_cast<double>(state >> 8) * 0x1p-23 - 1.0);
-  }
-  return values;
-}
-
-TestTensor tensor(std::int64_t rows, std::int64_t columns, DType type, unsigned seed, double scale = 1.0) {
-  return TestTensor({{rows, columns}, type}, numbers(rows * columns, seed, scale));
-}
-
-// A product in doubles, and the sum of magnitudes that its rounding errors are relative to.
-struct Product {
-  std::vector<double> value, magnitude;
-};
-
-Product multiply(const std::vector<double>& a, const std::vector<double>& b, std::int64_t m, std::int64_t n,
-                 std::int64_t k, bool a_transposed, bool b_transposed) {
-  Product c{std::vector<double>(static_cast<std::size_t>(m * n)),
-            std::vector<double>(static_cast<std::size_t>(m * n))};
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t l = 0; l < k; ++l)
-      for (std::int64_t j = 0; j < n; ++j) {
-        const double term = a[static_cast<std::size_t>(a_transposed ? l * m + i : i * k + l)] *
-                            b[static_cast<std::size_t>(b_transposed ? j * k + l : l * n + j)];
-        c.value[static_cast<std::size_t>(i * n + j)] += term;
-        c.magnitude[static_cast<std::size_t>(i * n + j)] += std::abs(term);
-      }
-  return c;
-}
-
-void expect_close(const std::vector<double>& got, const std::vector<double>& expected,
-                  const std::vector<double>& tolerance, const std::string& what) {
-  ASSERT_EQ(got.size(), expected.size()) << what;
-  for (std::size_t i = 0; i < got.size(); ++i)
-    ASSERT_LE(std::abs(got[i] - expected[i]), tolerance[i])
-        << what << " at " << i << ": " << got[i] << " for " << expected[i];
-}
-
-// Of f32 sums of `terms` terms (a chain errs by at most a rounding of its magnitude a term), stored as
-// `type`.
-std::vector<double> sum_tolerance(const Product& product, std::int64_t terms, DType type) {
-  std::vector<double> tolerance(product.value.size());
-  for (std::size_t i = 0; i < tolerance.size(); ++i)
-    tolerance[i] = static_cast<double>(terms) * 0x1p-24 * product.magnitude[i] +
-                   rounding(type) * std::abs(product.value[i]) + 1e-30;
-  return tolerance;
-}
 
 struct LinearShape {
   std::int64_t n, k, o;
@@ -191,99 +142,6 @@ TEST_P(LinearKernels, bits_do_not_depend_on_threads) {
         EXPECT_TRUE(some[i].same_bits(one[i]))
             << describe(s) << ", output " << i << ", " << threads << " threads";
     }
-  }
-}
-
-// Both engines are tested on every machine, whichever of them it would choose.
-struct EngineCase {
-  cpu::MatmulEngine engine;
-  DType type;
-};
-
-class MatmulEngines : public ::testing::TestWithParam<EngineCase> {};
-INSTANTIATE_TEST_SUITE_P(All, MatmulEngines,
-                         ::testing::Values(EngineCase{cpu::MatmulEngine::own, DType::f32},
-                                           EngineCase{cpu::MatmulEngine::own, DType::bf16},
-                                           EngineCase{cpu::MatmulEngine::onednn, DType::f32},
-                                           EngineCase{cpu::MatmulEngine::onednn, DType::bf16}),
-                         [](const auto& parameter) {
-                           const bool own = parameter.param.engine == cpu::MatmulEngine::own;
-                           return std::string(own ? "own_" : "onednn_") +
-                                  std::string(name_of(parameter.param.type));
-                         });
-
-// C of m x n, whose rows lie further apart than they are long; between them stays what was there.
-TestTensor run_engine(const EngineCase& engine, const cpu::MatmulShape& shape, bool a_transposed,
-                      bool b_transposed, bool accumulate, int threads) {
-  TestTensor a =
-      a_transposed ? tensor(shape.k, shape.m, engine.type, 1) : tensor(shape.m, shape.k, engine.type, 1);
-  TestTensor b =
-      b_transposed ? tensor(shape.n, shape.k, engine.type, 2) : tensor(shape.k, shape.n, engine.type, 2);
-  const std::int64_t stride = shape.n + 3;
-  const DType type = accumulate ? DType::f32 : engine.type;
-  TestTensor c({{shape.m, stride}, type},
-               std::vector<double>(static_cast<std::size_t>(shape.m * stride), 4.0));
-  const cpu::MatrixView a_rows{a.view().data, a.type().columns()}, b_rows{b.view().data, b.type().columns()};
-  const cpu::Matmul product{
-      engine.type,
-      shape,
-      a_transposed ? a_rows.transposed() : a_rows,
-      b_transposed ? b_rows.transposed() : b_rows,
-      {.data = c.view().data, .dtype = type, .stride = stride, .accumulate = accumulate}};
-  const int before = thread_count();
-  set_thread_count(threads);
-  testing::GuardedMemory workspace(cpu::matmul_workspace(product, thread_count(), engine.engine));
-  cpu::matmul(product, workspace.data(), engine.engine);
-  set_thread_count(before);
-  EXPECT_TRUE(workspace.intact() && c.intact());
-  return c;
-}
-
-TEST_P(MatmulEngines, multiply_every_orientation_of_both_matrices) {
-  for (const cpu::MatmulShape& shape : {cpu::MatmulShape{1, 1, 1}, cpu::MatmulShape{45, 101, 33},
-                                        cpu::MatmulShape{9, 50, 1601}, cpu::MatmulShape{530, 70, 19}})
-    for (const bool a_transposed : {false, true})
-      for (const bool b_transposed : {false, true})
-        for (const bool accumulate : {false, true}) {
-          const Product expected = multiply(tensor(shape.m, shape.k, GetParam().type, 1).values(),
-                                            tensor(shape.k, shape.n, GetParam().type, 2).values(), shape.m,
-                                            shape.n, shape.k, a_transposed, b_transposed);
-          const TestTensor c = run_engine(GetParam(), shape, a_transposed, b_transposed, accumulate, 2);
-          const DType type = c.type().dtype;
-          const std::vector<double> got = c.values(), tolerance = sum_tolerance(expected, shape.k + 1, type);
-          for (std::int64_t i = 0; i < shape.m; ++i)
-            for (std::int64_t j = 0; j < shape.n + 3; ++j) {
-              const double value = got[static_cast<std::size_t>(i * (shape.n + 3) + j)];
-              if (j >= shape.n) {
-                ASSERT_EQ(value, 4.0) << "between the rows";
-                continue;
-              }
-              const auto at = static_cast<std::size_t>(i * shape.n + j);
-              // What was there counts as one more term of the sum.
-              ASSERT_NEAR(value, expected.value[at] + (accumulate ? 4.0 : 0.0),
-                          tolerance[at] + (accumulate ? static_cast<double>(shape.k + 1) * 0x1p-22 : 0.0))
-                  << shape.m << " x " << shape.n << " x " << shape.k << ", " << a_transposed << b_transposed
-                  << accumulate;
-            }
-        }
-}
-
-TEST_P(MatmulEngines, bits_do_not_depend_on_threads) {
-  for (const bool a_transposed : {false, true}) {
-    const cpu::MatmulShape shape{400, 500, 1700};
-    const TestTensor one = run_engine(GetParam(), shape, a_transposed, !a_transposed, a_transposed, 1);
-    for (const int threads : {2, 3, 4})
-      EXPECT_TRUE(
-          run_engine(GetParam(), shape, a_transposed, !a_transposed, a_transposed, threads).same_bits(one));
-  }
-}
-
-TEST(MatmulOwnEngine, bits_of_a_row_do_not_depend_on_the_other_rows) {
-  for (const DType type : {DType::f32, DType::bf16}) {
-    const EngineCase own{cpu::MatmulEngine::own, type};
-    const std::vector<double> many = run_engine(own, {67, 301, 1700}, false, true, false, 2).values();
-    const std::vector<double> few = run_engine(own, {3, 301, 1700}, false, true, false, 2).values();
-    EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin()));
   }
 }
 

@@ -86,14 +86,14 @@ void expect_close(const TestTensor& got, const Values& want, Roundings roundings
 }
 
 struct KernelName {
-  DeviceKind device;
+  TestBackend device;
   std::string_view op;
 };
 
 std::vector<KernelName> kernels_of_all_backends() {
   std::vector<KernelName> names;
-  for (const DeviceKind kind : compiled_backends())
-    for (const auto& [op, kernel] : kernels_of(kind)) names.push_back({kind, op});
+  for (const TestBackend& backend : compiled_backends())
+    for (const auto& [op, kernel] : backend.kernels()) names.push_back({backend, op});
   return names;
 }
 
@@ -118,7 +118,7 @@ class OpTable : public ::testing::TestWithParam<KernelName> {
   // As run, the threads of the device scheduled in another way for each `schedule` of 0, 1, 2, ...
   std::vector<TestTensor> run_scheduled(const Row& row, int schedule) {
     RunOptions options = row.options;
-    if (GetParam().device == DeviceKind::cpu) options.threads = 1 + schedule;
+    if (GetParam().device.kind == DeviceKind::cpu) options.threads = 1 + schedule;
 #ifdef MUSTER_CUDA_ON_HOST
     cuda_on_host::shuffle_threads(static_cast<std::uint64_t>(schedule));
 #endif
@@ -234,7 +234,7 @@ TEST_P(OpTable, gives_the_same_bits_in_place) {
   });
 }
 
-class Elementwise : public ::testing::TestWithParam<DeviceKind> {};
+class Elementwise : public ::testing::TestWithParam<TestBackend> {};
 
 // An element at the end of a row is computed with a part of a vector, one before it with a whole one.
 TEST_P(Elementwise, an_element_has_the_same_bits_wherever_it_lies) {

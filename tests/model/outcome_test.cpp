@@ -35,7 +35,7 @@ std::vector<double> uneven_values(std::size_t count, std::uint64_t seed) {
   return values;
 }
 
-class Outcome : public ::testing::TestWithParam<DeviceKind> {
+class Outcome : public ::testing::TestWithParam<testing::TestBackend> {
  protected:
   void SetUp() override {
     if (!testing::has_device(GetParam())) GTEST_SKIP() << "no GPU is visible";

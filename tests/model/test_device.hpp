@@ -13,11 +13,20 @@
 
 namespace muster::testing {
 
+// The GPU's kernels, or the CPU's of one instruction set.
+struct TestBackend {
+  DeviceKind kind = DeviceKind::cpu;
+  InstructionSet set = instruction_set();
+
+  const KernelTable& kernels() const { return kind == DeviceKind::cpu ? cpu_kernels(set) : kernels_of(kind); }
+};
+
 class TestDevice {
  public:
-  explicit TestDevice(DeviceKind kind)
-      : device_(kind == DeviceKind::cuda ? cuda_device(0) : cpu_device()),
-        backend_((device_->use(), backend_of(*device_))),
+  explicit TestDevice(DeviceKind kind) : TestDevice(TestBackend{kind}) {}
+  explicit TestDevice(TestBackend backend)
+      : device_(backend.kind == DeviceKind::cuda ? cuda_device(0) : cpu_device()),
+        backend_(make_backend(*device_, backend)),
         stream_(device_->make_stream(StreamPriority::normal)) {}
 
   DeviceKind kind() const { return device_->kind(); }
@@ -33,6 +42,12 @@ class TestDevice {
   }
 
  private:
+  static Backend make_backend(const Device& device, TestBackend backend) {
+    device.use();
+    if (backend.kind == DeviceKind::cuda) return backend_of(device);
+    return {cpu_kernels(backend.set), cpu_flat_kernels(backend.set), nullptr};
+  }
+
   std::unique_ptr<Device> device_;
   Backend backend_;
   std::unique_ptr<Stream> stream_;
@@ -66,13 +81,20 @@ class OnDevice {
   Buffer buffer_;
 };
 
-// The backends that are compiled in. Where a GPU's has no GPU to run on, its tests are skipped.
-inline std::vector<DeviceKind> compiled_backends() {
-  std::vector<DeviceKind> kinds = {DeviceKind::cpu};
-  if (MUSTER_HAS_CUDA) kinds.push_back(DeviceKind::cuda);
-  return kinds;
+// The backends that are compiled in, the CPU's for each instruction set that has kernels and that this processor has.
+// Where a GPU's has no GPU to run on, its tests are skipped.
+inline std::vector<TestBackend> compiled_backends() {
+  std::vector<TestBackend> backends;
+  for (const InstructionSet set : instruction_sets_of_processor())
+    if (set != InstructionSet::amx) backends.push_back({DeviceKind::cpu, set});
+  if (MUSTER_HAS_CUDA) backends.push_back({DeviceKind::cuda});
+  return backends;
 }
-inline std::string test_name_of(DeviceKind kind) { return kind == DeviceKind::cuda ? "Cuda" : "Cpu"; }
-inline bool has_device(DeviceKind kind) { return kind == DeviceKind::cpu || cuda_device_count() > 0; }
+inline std::string test_name_of(TestBackend backend) {
+  return backend.kind == DeviceKind::cuda ? "Cuda" : "Cpu_" + std::string(spelling(backend.set));
+}
+inline bool has_device(const TestBackend& backend) {
+  return backend.kind == DeviceKind::cpu || cuda_device_count() > 0;
+}
 
 }  // namespace muster::testing

@@ -20,7 +20,7 @@ SEES = {
 DOORS = {
     r"<mpi\.h>": r"comm/mpi/|trainer/build_info\.cpp",
     r"<(hdf5\.h|H5\w+\.h)>": r"core/hdf5\.cpp|trainer/build_info\.cpp",
-    r"<oneapi/": r"model/ops/cpu/\w+\.cpp|trainer/build_info\.cpp",
+    r"<oneapi/": r"model/ops/onednn_product\.cpp|trainer/build_info\.cpp",
     r"<toml\+\+/": r"trainer/config/\w+\.cpp|trainer/build_info\.cpp",
     r"<CLI/": r"trainer/cli/\w+\.cpp|trainer/build_info\.cpp",
     r"<nlohmann/": r".*\.cpp",

@@ -4,7 +4,8 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 void gelu(const Op&, const KernelArgs& args) {
   with_type(args.outputs[0].dtype(), [&](auto like) {
     using T = decltype(like);
@@ -63,4 +64,5 @@ void swiglu_gradient(const Op&, const KernelArgs& args) {
   });
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

@@ -2,7 +2,8 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 void add(const Op&, const KernelArgs& args) {
   with_type(args.outputs[0].dtype(), [&](auto like) {
@@ -15,4 +16,5 @@ void add(const Op&, const KernelArgs& args) {
   });
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

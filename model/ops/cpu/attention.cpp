@@ -3,7 +3,8 @@
 #include "model/ops/cpu/attention_forward.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 using attention_forward::forward;
@@ -42,4 +43,5 @@ std::uint64_t attention_workspace(const Op& op, Types inputs, Types, int threads
                                           threads);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

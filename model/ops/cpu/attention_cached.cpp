@@ -4,7 +4,8 @@
 #include "model/ops/cpu/attention_forward.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 using attention_forward::forward;
@@ -24,7 +25,7 @@ struct SingleWorkspace {
   }
 };
 
-// Sums of up to `vectors` * 16 columns of the values, weighted by the probabilities.
+// Sums of up to `vectors` * lanes columns of the values, weighted by the probabilities.
 template <int vectors, class T>
 void weigh_values(const float* probabilities, const T* v, std::int64_t row, std::int64_t keys,
                   std::int64_t columns, float inverse, T* o) {
@@ -124,4 +125,5 @@ std::uint64_t cached_attention_workspace(const Op& op, Types inputs, Types, int 
   return attention_forward::forward_bytes(inputs[0].dtype, shape.head_size, capacity, threads);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

@@ -10,7 +10,8 @@
 #include "core/parallel.hpp"
 #include "model/ops/cpu/attention_setup.hpp"
 
-namespace muster::cpu::attention_forward {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA::attention_forward {
 
 // Keys of a block: scores of a block of queries stay in the first or second cache.
 inline constexpr std::int64_t block_keys = 256;
@@ -226,4 +227,5 @@ inline std::uint64_t forward_bytes(DType type, std::int64_t head_size, std::int6
   return one * static_cast<std::uint64_t>(threads);
 }
 
-}  // namespace muster::cpu::attention_forward
+}  // namespace muster::cpu::MUSTER_ISA::attention_forward
+MUSTER_END_ISA

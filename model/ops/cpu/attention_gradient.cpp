@@ -11,7 +11,8 @@
 #include "model/ops/cpu/attention_setup.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 constexpr std::int64_t block_keys = 64;
@@ -396,4 +397,5 @@ std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, in
   return one * static_cast<std::uint64_t>(threads) + static_cast<std::uint64_t>(partial);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

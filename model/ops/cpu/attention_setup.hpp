@@ -15,7 +15,8 @@
 #include "model/ops/cpu/philox_vector.hpp"
 #include "model/ops/kernel.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 // Hands out aligned pieces of a workspace; on null it counts the bytes.
 class Pieces {
@@ -140,11 +141,11 @@ MUSTER_INLINE Floats exp2_of_score(Floats x) {
   return select(x < -100.0f, Floats{}, reinterpret_cast<Floats>(scaled));
 }
 
-// Of sixteen keys from `first` on, those in the range.
+// Of a vector of keys from `first` on, those in the range.
 MUSTER_INLINE Ints inside(KeyRange range, std::int64_t first) {
-  const Ints key =
-      Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + static_cast<std::int32_t>(first);
+  const Ints key = lane_numbers() + static_cast<std::int32_t>(first);
   return (key >= static_cast<std::int32_t>(range.begin)) & (key < static_cast<std::int32_t>(range.end));
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

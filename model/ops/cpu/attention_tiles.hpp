@@ -12,17 +12,12 @@
 
 #include "model/ops/cpu/vector.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 struct Bf16Pair {
   bf16 first, second;
 };
-
-#if MUSTER_AVX512 && defined(__AVX512BF16__)
-#define MUSTER_BF16_PAIRS 1
-#else
-#define MUSTER_BF16_PAIRS 0
-#endif
 
 template <class T>
 using UnitOf = std::conditional_t<MUSTER_BF16_PAIRS && std::is_same_v<T, bf16>, Bf16Pair, float>;
@@ -33,31 +28,27 @@ inline constexpr std::int64_t unit_depth = sizeof(Unit) / (std::is_same_v<Unit, 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
-// One register: the compiler makes poor code of sixteen lanes in two of them.
-using Register = float __attribute__((vector_size(MUSTER_AVX512 ? 64 : 32)));
-inline constexpr std::int64_t register_lanes = sizeof(Register) / sizeof(float);
-// Rows and registers in a row of a tile, so that its sums stay in registers.
+// Rows and vectors in a row of a tile, so that its sums stay in registers.
 inline constexpr int tile_rows = MUSTER_AVX512 ? 8 : 4;
-inline constexpr int tile_registers = 2;
+inline constexpr int tile_vectors = 2;
 // Rows of A that are computed together, and columns of a panel of B.
 inline constexpr std::int64_t block_rows = 32;
-inline constexpr std::int64_t panel = 32;
+inline constexpr std::int64_t panel = 2 * lanes;
 
-// Units from row to row for `columns` of them: an odd number of cache lines, so that rows do not share L1
-// sets.
+// Units from row to row for `columns` of them: an odd number of vectors, so that rows do not share L1 sets.
 constexpr std::int64_t row_stride(std::int64_t columns) {
   return divide_up(columns, lanes) / 2 * 2 * lanes + lanes;
 }
 
-MUSTER_INLINE Register multiply_add(const float* a, Register b, Register sum) { return *a * b + sum; }
+MUSTER_INLINE Floats multiply_add(const float* a, Floats b, Floats sum) { return fma(broadcast(*a), b, sum); }
 
 #if MUSTER_BF16_PAIRS
-MUSTER_INLINE Register multiply_add(const Bf16Pair* a, Register b, Register sum) {
+MUSTER_INLINE Floats multiply_add(const Bf16Pair* a, Floats b, Floats sum) {
   std::int32_t bits;
   std::memcpy(&bits, a, sizeof bits);
-  return reinterpret_cast<Register>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
-                                                     reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)),
-                                                     reinterpret_cast<__m512bh>(b)));
+  return reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                   reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)),
+                                                   reinterpret_cast<__m512bh>(b)));
 }
 #endif
 
@@ -80,32 +71,31 @@ struct Right {
   std::int64_t row;
 };
 
-template <bool add, int registers, class Unit>
+template <bool add, int vectors, class Unit>
 MUSTER_INLINE void multiply_tile(const Unit* a, std::int64_t a_row, std::int64_t a_step, const Unit* b,
                                  std::int64_t b_row, std::int64_t depth, float* c, std::int64_t c_row) {
-  Register sums[tile_rows][registers];
+  Floats sums[tile_rows][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < registers; ++v)
+    for (int v = 0; v < vectors; ++v)
       if constexpr (add)
-        std::memcpy(&sums[r][v], c + r * c_row + v * register_lanes, sizeof(Register));
+        std::memcpy(&sums[r][v], c + r * c_row + v * lanes, sizeof(Floats));
       else
-        sums[r][v] = Register{};
+        sums[r][v] = Floats{};
   for (std::int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
-    Register right[registers];
+    Floats right[vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < registers; ++v) std::memcpy(&right[v], b + v * register_lanes, sizeof(Register));
+    for (int v = 0; v < vectors; ++v) std::memcpy(&right[v], b + v * lanes, sizeof(Floats));
 #pragma GCC unroll 8
     for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < registers; ++v) sums[r][v] = multiply_add(a + r * a_row, right[v], sums[r][v]);
+      for (int v = 0; v < vectors; ++v) sums[r][v] = multiply_add(a + r * a_row, right[v], sums[r][v]);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < registers; ++v)
-      std::memcpy(c + r * c_row + v * register_lanes, &sums[r][v], sizeof(Register));
+    for (int v = 0; v < vectors; ++v) std::memcpy(c + r * c_row + v * lanes, &sums[r][v], sizeof(Floats));
 }
 
 // C[rows][columns] (+)= A B over `depth` units; rows are rounded up to tile_rows, columns to lanes. With
@@ -114,20 +104,20 @@ template <bool add, bool transposed, class Unit>
 [[gnu::noinline]] void multiply(Left<Unit> a, Right<Unit> b, std::int64_t rows, std::int64_t columns,
                                 std::int64_t depth, float* c, std::int64_t c_row) {
   const std::int64_t a_row = transposed ? 1 : a.row, a_step = transposed ? a.step : 1;
-  constexpr std::int64_t tile_columns = tile_registers * register_lanes;
+  constexpr std::int64_t tile_columns = tile_vectors * lanes;
   const std::int64_t padded = round_up(columns, lanes);
   std::int64_t column = 0;
   for (; column + tile_columns <= padded; column += tile_columns)
     for (std::int64_t row = 0; row < rows; row += tile_rows)
-      multiply_tile<add, tile_registers>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
-                                         c + row * c_row + column, c_row);
+      multiply_tile<add, tile_vectors>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
+                                       c + row * c_row + column, c_row);
   if (column < padded)
     for (std::int64_t row = 0; row < rows; row += tile_rows)
       multiply_tile<add, 1>(a.data + row * a_row, a_row, a_step, b.data + column, b.row, depth,
                             c + row * c_row + column, c_row);
 }
 
-// Sixteen columns of a row of a source, zero behind `count` of them.
+// A vector of columns of a row of a source, zero behind `count` of them.
 template <class T>
 MUSTER_INLINE Floats load_columns(const T* from, std::int64_t count) {
   return count >= lanes ? load(from) : load_part(from, count > 0 ? count : 0);
@@ -173,27 +163,6 @@ void pack_depth(const T* from, std::int64_t from_row, std::int64_t rows, std::in
   }
 }
 
-// x[i][j] = x[j][i], in four rounds that exchange halves, quarters, ...
-MUSTER_INLINE void transpose(Floats (&x)[16]) {
-  const auto exchange = [&](int distance, Ints low, Ints high) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i)
-      if ((i & distance) == 0) {
-        const Floats a = x[i], b = x[i + distance];
-        x[i] = __builtin_shuffle(a, b, low);
-        x[i + distance] = __builtin_shuffle(a, b, high);
-      }
-  };
-  exchange(8, Ints{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-           Ints{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
-  exchange(4, Ints{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-           Ints{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
-  exchange(2, Ints{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-           Ints{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
-  exchange(1, Ints{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
-           Ints{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
-}
-
 // Rows of a head to be an operand B whose columns are the rows: to[row / panel][depth unit][row % panel], the
 // rows padded with zeros to whole panels, the depth to whole vectors.
 template <class T>
@@ -205,7 +174,7 @@ void pack_transposed(const T* from, std::int64_t from_row, std::int64_t rows, st
   for (std::int64_t row = 0; row < rows; row += panel, to += depth * panel)
     for (std::int64_t half = 0; half < panel; half += lanes)
       for (std::int64_t c = 0; c < columns; c += vector_columns) {
-        Floats x[16];
+        Floats x[lanes];
 #pragma GCC unroll 16
         for (std::int64_t i = 0; i < lanes; ++i) {
           const std::int64_t r = row + half + i, left = columns - c;
@@ -234,7 +203,7 @@ constexpr std::int64_t transposed_depth(std::int64_t columns) {
   return round_up(columns, lanes * unit_depth<Unit>) / unit_depth<Unit>;
 }
 
-// Two vectors of a row, 32 columns, as units of an operand A whose depth are the columns.
+// Two vectors of a row as units of an operand A whose depth are the columns.
 MUSTER_INLINE void store_along(float* to, Floats low, Floats high) {
   store(to, low);
   store(to + lanes, high);
@@ -250,15 +219,14 @@ MUSTER_INLINE void store_along(Bf16Pair* to, Floats low, Floats high) {
   store_units(to, reinterpret_cast<Floats>(round_to_bf16(low, high)));
 }
 
-// Sixteen columns of two neighbouring rows, as units of an operand A whose depth are the rows.
+// A vector of columns of two neighbouring rows, as units of an operand A whose depth are the rows.
 MUSTER_INLINE void store_across(Bf16Pair* to, Floats even, Floats odd) {
   using Shorts [[gnu::vector_size(64)]] = std::uint16_t;
   const auto rounded = reinterpret_cast<Shorts>(round_to_bf16(even, odd));
-  const Shorts mixed =
-      __builtin_shufflevector(rounded, rounded, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24,
-                              9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const Shorts mixed = shuffle<[](int i) { return i % 2 * 16 + i / 2; }>(rounded, rounded);
   store_units(to, reinterpret_cast<Floats>(mixed));
 }
 #endif
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

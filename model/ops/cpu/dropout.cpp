@@ -5,7 +5,8 @@
 #include "model/ops/cpu/kernels.hpp"
 #include "model/ops/cpu/philox_vector.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 void dropout(const Op& op, const KernelArgs& args) {
   const auto& attributes = static_cast<const Dropout&>(op);
@@ -39,4 +40,5 @@ void dropout(const Op& op, const KernelArgs& args) {
   });
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

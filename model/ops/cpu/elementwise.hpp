@@ -1,4 +1,4 @@
-// What the memory-bound kernels share: loops over 16 lanes and a rest, and the choice of a type.
+// What the memory-bound kernels share: loops over vectors and a rest, and the choice of a type.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +10,11 @@
 #include "core/parallel.hpp"
 #include "model/ops/cpu/vector.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 // The lanes of a vector that are in use: all, known to the compiler, or the first few. An element's bits are
-// the same with both, if products that meet a sum are written as fma: left to itself, gcc fuses them in one
-// of the two and not in the other.
+// the same with both.
 struct WholeVector {};
 struct PartOfVector {
   std::int64_t count;
@@ -40,11 +40,10 @@ MUSTER_INLINE void store(T* to, Floats value, PartOfVector part) {
 // Zero in the lanes that are not in use.
 MUSTER_INLINE Floats only(Floats value, WholeVector) { return value; }
 MUSTER_INLINE Floats only(Floats value, PartOfVector part) {
-  constexpr Ints index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return select(index < static_cast<std::int32_t>(part.count), value, Floats{});
+  return select(lane_numbers() < static_cast<std::int32_t>(part.count), value, Floats{});
 }
 
-// Calls body(i, part) for i = begin, begin + 16, ... below end.
+// Calls body(i, part) for i = begin, begin + lanes, ... below end.
 template <class Body>
 MUSTER_INLINE void for_lanes(std::int64_t begin, std::int64_t end, Body&& body) {
   std::int64_t i = begin;
@@ -71,4 +70,5 @@ void with_type(DType type, Body&& body) {
   throw Defect("kernels of the CPU compute in f32 or bf16");
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

@@ -5,7 +5,8 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 // Workspace of the gradient: where the positions of each id begin (one entry more than ids), then the
@@ -82,4 +83,5 @@ void embedding_gradient(const Op&, const KernelArgs& args) {
   });
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

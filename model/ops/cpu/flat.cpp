@@ -6,14 +6,15 @@
 #include <vector>
 
 #include "model/ops/cpu/elementwise.hpp"
+#include "model/ops/cpu/kernels.hpp"
 #include "model/ops/cpu/philox_vector.hpp"
 
-namespace muster {
-namespace cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
-using Doubles = double __attribute__((vector_size(64)));
-using HalfFloats = float __attribute__((vector_size(32)));
+using Doubles = double __attribute__((vector_size(lanes * 4)));
+using HalfFloats = float __attribute__((vector_size(lanes * 2)));
 
 void adamw(NativeStream, const AdamW& rule, const StepOutcome* outcome, std::span<float> weights,
            std::span<float> first, std::span<float> second, std::span<const float> gradients) {
@@ -42,8 +43,9 @@ void adamw(NativeStream, const AdamW& rule, const StepOutcome* outcome, std::spa
 }
 
 MUSTER_INLINE void add_squares(Floats x, Doubles& low, Doubles& high) {
-  const HalfFloats lower = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
-  const HalfFloats upper = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  HalfFloats lower, upper;
+  std::memcpy(&lower, &x, sizeof lower);
+  std::memcpy(&upper, reinterpret_cast<const std::byte*>(&x) + sizeof lower, sizeof upper);
   const Doubles a = __builtin_convertvector(lower, Doubles), b = __builtin_convertvector(upper, Doubles);
   low += a * a;  // exact product: 24 + 24 bits
   high += b * b;
@@ -58,9 +60,12 @@ void block_squares(NativeStream, std::span<const float> x, std::span<double> sum
       Doubles low{}, high{};
       for_lanes(begin, std::min(last, begin + flat_block),
                 [&](std::int64_t i, auto part) { add_squares(load(x.data() + i, part), low, high); });
-      const Doubles s = low + high;
-      sums[static_cast<std::size_t>(begin / flat_block)] =
-          ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+      double s[lanes / 2];
+      const Doubles both = low + high;
+      std::memcpy(s, &both, sizeof s);
+      for (std::int64_t distance = lanes / 4; distance > 0; distance /= 2)
+        for (std::int64_t i = 0; i < distance; ++i) s[i] += s[i + distance];
+      sums[static_cast<std::size_t>(begin / flat_block)] = s[0];
     }
   });
 }
@@ -162,10 +167,8 @@ void finish_step(NativeStream, const OutcomeRule& rule, std::span<const LeafRepo
 }
 
 }  // namespace
-}  // namespace cpu
 
 void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint32_t key, std::uint64_t seed) {
-  using namespace cpu;
   check(first % 4 == 0, "random elements are drawn by fours");
   const RandomStream stream{0, 0, key, seed};
   parallel_ranges(static_cast<std::int64_t>(x.size()), 4096, [=](std::int64_t begin, std::int64_t end) {
@@ -173,37 +176,35 @@ void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint3
     for (std::int64_t i = begin; i < end; i += 64) {
       philox_64(static_cast<std::uint32_t>((first + i) / 4), stream, words);
       alignas(64) float normals[64];
-      for (int half = 0; half < 64; half += 32) {
+      for (std::int64_t pair = 0; pair < 64; pair += 2 * lanes) {
         Words a, b;
-        std::memcpy(&a, words + half, sizeof a);
-        std::memcpy(&b, words + half + 16, sizeof b);
+        std::memcpy(&a, words + pair, sizeof a);
+        std::memcpy(&b, words + pair + lanes, sizeof b);
         a >>= 8;
         b >>= 8;
-        const Words even =
-            __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        const Words odd =
-            __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        const Words even = shuffle<[](int lane) { return 2 * lane; }>(a, b);
+        const Words odd = shuffle<[](int lane) { return 2 * lane + 1; }>(a, b);
         const Floats u = 1.0f - __builtin_convertvector(even, Floats) * 0x1p-24f;
         const Floats radius = scale * sqrt(-2.0f * log(u));
         Floats cosine, sine;
         cos_sin_of_turns(__builtin_convertvector(odd, Floats) * 0x1p-24f, cosine, sine);
         cosine *= radius;
         sine *= radius;
-        store(normals + half,
-              __builtin_shufflevector(cosine, sine, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-        store(normals + half + 16, __builtin_shufflevector(cosine, sine, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
-                                                           13, 29, 14, 30, 15, 31));
+        constexpr int n = static_cast<int>(lanes);
+        store(normals + pair, shuffle<[](int lane) { return lane % 2 * n + lane / 2; }>(cosine, sine));
+        store(normals + pair + lanes,
+              shuffle<[](int lane) { return lane % 2 * n + lane / 2 + n / 2; }>(cosine, sine));
       }
       std::copy_n(normals, std::min<std::int64_t>(64, end - i), x.data() + i);
     }
   });
 }
 
-const FlatKernels& cpu_flat_kernels() {
-  static constexpr FlatKernels kernels = {cpu::adamw,      cpu::block_squares, cpu::add_flat,
-                                          cpu::to_bf16,    cpu::store_scalars, cpu::add_report,
-                                          cpu::finish_step};
+const FlatKernels& flat_kernels() {
+  static constexpr FlatKernels kernels = {adamw,         block_squares, add_flat,   to_bf16,
+                                          store_scalars, add_report,    finish_step};
   return kernels;
 }
 
-}  // namespace muster
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

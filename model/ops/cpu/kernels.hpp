@@ -1,9 +1,13 @@
-// The CPU kernels by name; table.cpp lists them. What each computes stands in the header of its op.
+// The CPU kernels of one instruction set; table.cpp lists them by name. What each computes stands in the header of its
+// op.
 #pragma once
 
+#include "model/ops/cpu/isa.hpp"
+#include "model/ops/flat.hpp"
 #include "model/ops/kernel.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 void add(const Op&, const KernelArgs&);
 void attention(const Op&, const KernelArgs&);
@@ -25,6 +29,11 @@ void rope(const Op&, const KernelArgs&);
 void swiglu(const Op&, const KernelArgs&);
 void swiglu_gradient(const Op&, const KernelArgs&);
 
+const KernelTable& kernels();
+const FlatKernels& flat_kernels();
+// As muster::fill_normal.
+void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint32_t key, std::uint64_t seed);
+
 using Types = std::span<const TensorType>;
 std::uint64_t attention_workspace(const Op&, Types inputs, Types outputs, int threads);
 std::uint64_t attention_gradient_workspace(const Op&, Types inputs, Types outputs, int threads);
@@ -36,4 +45,5 @@ std::uint64_t linear_input_gradient_workspace(const Op&, Types inputs, Types out
 std::uint64_t linear_weight_gradient_workspace(const Op&, Types inputs, Types outputs, int threads);
 std::uint64_t norm_gradient_workspace(const Op&, Types inputs, Types outputs, int threads);
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

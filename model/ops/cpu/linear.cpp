@@ -3,11 +3,12 @@
 #include <algorithm>
 
 #include "core/parallel.hpp"
+#include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 #include "model/ops/cpu/matmul.hpp"
-#include "model/ops/cpu/vector.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 MatrixView matrix(const TensorView& tensor) { return {tensor.data, tensor.columns()}; }
@@ -34,20 +35,19 @@ TensorView unplaced(const TensorType& type) { return {nullptr, &type}; }
 // (+)= the sums of dz's columns: rows in blocks of 128, blocks in order.
 template <class T>
 void bias_gradient(const TensorView& dz, float* dbias, bool accumulate) {
-  constexpr std::int64_t strip = 4 * lanes, block = 128;
+  constexpr std::int64_t strip = 64, block = 128;
   const std::int64_t rows = dz.rows(), columns = dz.columns();
   parallel_ranges(columns, strip, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t column = begin; column < end; column += lanes) {
-      const std::int64_t part = std::min(lanes, end - column);
-      Floats total = accumulate ? load_part(dbias + column, part) : Floats{};
+    for_lanes(begin, end, [&](std::int64_t column, auto part) {
+      Floats total = accumulate ? load(dbias + column, part) : Floats{};
       for (std::int64_t first = 0; first < rows; first += block) {
         Floats sum{};
         for (std::int64_t row = first; row < std::min(rows, first + block); ++row)
-          sum += load_part(dz.as<T>() + row * columns + column, part);
+          sum += load(dz.as<T>() + row * columns + column, part);
         total += sum;
       }
-      store_part(dbias + column, total, part);
-    }
+      store(dbias + column, total, part);
+    });
   });
 }
 
@@ -93,4 +93,5 @@ void linear_weight_gradient(const Op&, const KernelArgs& args) {
     bias_gradient<float>(dz, dbias, args.accumulate);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

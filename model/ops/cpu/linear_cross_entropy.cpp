@@ -4,12 +4,13 @@
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 #include "model/ops/cpu/matmul.hpp"
-#include "model/ops/cpu/vector.hpp"
 #include "model/ops/cross_entropy.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 // Rows whose logits exist at once: enough that a pass over the table costs little beside its products.
@@ -63,26 +64,19 @@ struct Layout {
   }
 };
 
-// Calls body(offset, count) for the vectors of a row.
-template <class Body>
-MUSTER_INLINE void for_vectors(std::int64_t begin, std::int64_t end, Body&& body) {
-  std::int64_t at = begin;
-  for (; at + lanes <= end; at += lanes) body(at, lanes);
-  if (at < end) body(at, end - at);
+// A value for the lanes beyond the row.
+MUSTER_INLINE Floats otherwise(Floats v, WholeVector, float) { return v; }
+MUSTER_INLINE Floats otherwise(Floats v, PartOfVector part, float filling) {
+  return select(lane_numbers() < static_cast<std::int32_t>(part.count), v, broadcast(filling));
 }
 
 // The row's loss; with `gradient` its logits become their gradients.
 template <class T>
 double softmax_row(T* logits, std::int64_t classes, std::int32_t target, bool gradient) {
   constexpr float lowest = -std::numeric_limits<float>::infinity();
-  const auto outside = [](std::int64_t count, Floats v, float filling) {
-    // Lanes beyond the row.
-    const Ints lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return count == lanes ? v : select(lane < static_cast<std::int32_t>(count), v, broadcast(filling));
-  };
   Floats most = broadcast(lowest);
-  for_vectors(0, classes, [&](std::int64_t at, std::int64_t count) {
-    most = max(outside(count, load_part(logits + at, count), lowest), most);
+  for_lanes(0, classes, [&](std::int64_t at, auto part) {
+    most = max(otherwise(load(logits + at, part), part, lowest), most);
   });
   const float maximum = largest(most);
   const float target_logit = static_cast<float>(logits[target]);
@@ -90,17 +84,17 @@ double softmax_row(T* logits, std::int64_t classes, std::int32_t target, bool gr
   // f32 over stretches of 2,048 classes, f64 over stretches.
   double total = 0;
   for (std::int64_t begin = 0; begin < classes; begin += 2048) {
-    Floats part{};
-    for_vectors(begin, std::min(classes, begin + 2048), [&](std::int64_t at, std::int64_t count) {
-      part += outside(count, exp(load_part(logits + at, count) - maximum), 0);
+    Floats sum_of_part{};
+    for_lanes(begin, std::min(classes, begin + 2048), [&](std::int64_t at, auto part) {
+      sum_of_part += otherwise(exp(load(logits + at, part) - maximum), part, 0);
     });
-    total += static_cast<double>(sum(part));
+    total += static_cast<double>(sum(sum_of_part));
   }
   if (gradient) {
     const float scale = static_cast<float>(1 / total);
     const float correct = (exp(broadcast(target_logit - maximum)) * scale)[0] - 1.0f;
-    for_vectors(0, classes, [&](std::int64_t at, std::int64_t count) {
-      store_part(logits + at, exp(load_part(logits + at, count) - maximum) * scale, count);
+    for_lanes(0, classes, [&](std::int64_t at, auto part) {
+      store(logits + at, exp(load(logits + at, part) - maximum) * scale, part);
     });
     logits[target] = T(correct);
   }
@@ -153,4 +147,5 @@ void linear_cross_entropy(const Op& op, const KernelArgs& args) {
   args.inputs[0].dtype() == DType::bf16 ? run<bf16>(cross_entropy, args) : run<float>(cross_entropy, args);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

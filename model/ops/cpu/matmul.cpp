@@ -5,24 +5,28 @@
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/matmul_kernel.hpp"
-#include "model/ops/cpu/matmul_onednn.hpp"
 #include "model/ops/cpu/matmul_pack.hpp"
 #include "model/ops/cpu/vector.hpp"
+#include "model/ops/onednn_product.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
-// Depth of a block in units: with 384 columns a block of B (576 KiB) stays in the L2 cache.
-constexpr std::int64_t block_units = 384;
-constexpr std::int64_t group_rows = 32;  // of A, packed at once: whole cache lines of a transposed A
+// Goto, van de Geijn 2008, "Anatomy of high-performance matrix multiplication": a block of A of block_rows x
+// block_units (192 to 256 KiB) stays in the second cache while it meets the panels of B one by one, each of which
+// (24 KiB; 96 KiB with AVX-512, whose sums ask for less a cycle) stays in the first, or comes from the second.
+constexpr std::int64_t block_units = MUSTER_AVX512 ? 512 : 256;
+constexpr std::int64_t block_rows = MUSTER_AVX512 ? 128 : 192;
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
 // C is cut into tiles of m x n; a task computes one of them, over the whole depth.
 struct Tile {
-  std::int64_t m = 1024, n = 8 * panel_columns;
+  std::int64_t m = 1024, n = 768;
 };
 
 // Enough tiles to keep the threads busy to the end, but no smaller than pays for packing their blocks.
@@ -32,7 +36,7 @@ Tile tile_of(const MatmulShape& shape, int threads) {
     return divide_up(shape.m, tile.m) * divide_up(shape.n, tile.n) < (threads == 1 ? 1 : 4 * threads);
   };
   while (too_few() && tile.m > 256) tile.m /= 2;
-  while (too_few() && tile.n > 2 * panel_columns) tile.n /= 2;
+  while (too_few() && tile.n > 96) tile.n /= 2;
   while (too_few() && tile.m > 64) tile.m /= 2;
   const auto even = [](std::int64_t extent, std::int64_t at_most, std::int64_t multiple) {
     return round_up(divide_up(extent, divide_up(extent, at_most)), multiple);
@@ -40,47 +44,40 @@ Tile tile_of(const MatmulShape& shape, int threads) {
   return {even(shape.m, tile.m, panel_rows), even(shape.n, tile.n, panel_columns)};
 }
 
-// f32 sums to which nothing is done are formed in C itself.
-bool formed_in_place(const MatmulOutput& c) { return c.dtype == DType::f32 && !c.bias && !c.gelu; }
+// Whether something is done to an element's sum before it is written.
+bool is_finished(const MatmulOutput& c) { return c.bias != nullptr || c.gelu || c.dtype != DType::f32; }
 
-// What a thread needs of the workspace: panels of A, a block of B, and sums over the blocks of depth so far.
+// What a thread needs of the workspace: a block of A, a block of B, and sums over the blocks of depth so far where C
+// itself cannot hold them.
 struct Scratch {
   std::uint64_t b_block, partial, bytes;  // offsets, size
 
-  Scratch(const Tile& tile, std::int64_t units) {
-    const std::int64_t block = std::min(units, block_units);
+  Scratch(const Tile& tile, std::int64_t units, DType c) {
+    const std::int64_t depth = std::min(units, block_units);
     const auto floats = [](std::int64_t count) {
       return static_cast<std::uint64_t>(round_up(count, 16)) * sizeof(float);
     };
-    b_block = floats(group_rows * block);
-    partial = b_block + floats(round_up(tile.n, panel_columns) * block);
-    bytes = partial + (units <= block ? 0 : floats(tile.m * tile.n));
+    b_block = floats(round_up(std::min(tile.m, block_rows), lanes) * depth);
+    partial = b_block + floats(round_up(tile.n, panel_columns) * depth);
+    bytes = partial + (units <= depth || c == DType::f32 ? 0 : floats(tile.m * tile.n));
   }
 };
 
-// Brings `count` finished sums of row m, from column n on, to where they go.
+// Brings `count` sums of row m, from column n on, to where they go; they may lie there already.
 template <class T>
 void finish(const float* sums, std::int64_t m, std::int64_t n, std::int64_t count, const MatmulOutput& c) {
   T* const to = static_cast<T*>(c.data) + m * c.stride + n;
   T* const before_gelu = c.before_gelu ? static_cast<T*>(c.before_gelu) + m * c.stride + n : nullptr;
-  const auto finish_lanes = [&](std::int64_t j, auto load_some, auto store_some) {
-    Floats v = load(sums + j);
-    if (c.bias) v += load_some(c.bias + n + j);
+  for_lanes(0, count, [=](std::int64_t j, auto part) {
+    Floats v = load(sums + j, part);
+    if (c.bias) v += load(c.bias + n + j, part);
     if (c.gelu) {
       if constexpr (std::is_same_v<T, bf16>) v = widen(narrow(v));
-      if (before_gelu) store_some(before_gelu + j, v);
+      if (before_gelu) store(before_gelu + j, v, part);
       v = gelu(v);
     }
-    store_some(to + j, v);
-  };
-  std::int64_t j = 0;
-  for (; j + lanes <= count; j += lanes)
-    finish_lanes(
-        j, [](const float* from) { return load(from); }, [](T* at, Floats v) { store(at, v); });
-  if (j < count)
-    finish_lanes(
-        j, [&](const float* from) { return load_part(from, count - j); },
-        [&](T* at, Floats v) { store_part(at, v, count - j); });
+    store(to + j, v, part);
+  });
 }
 
 template <class T>
@@ -107,15 +104,14 @@ struct Multiplication {
 
   void compute_tile(std::int64_t m0, std::int64_t n0, std::byte* workspace) const;
   // panel_rows x panel_columns of it, of which some may lie beyond C.
-  template <class Multiply>
-  void compute_panel(std::int64_t m, std::int64_t n, bool first, bool last, float* partial,
-                     Multiply multiply) const;
+  void compute_panel(std::int64_t m, std::int64_t n, const float* a_panel, const float* b_panel,
+                     std::int64_t units, bool first, bool last, float* partial) const;
 };
 
 template <class T>
 void Multiplication<T>::compute_tile(std::int64_t m0, std::int64_t n0, std::byte* workspace) const {
-  const Scratch scratch(tile, units_of<T>(shape.k));
-  float* const a_panels = reinterpret_cast<float*>(workspace);
+  const Scratch scratch(tile, units_of<T>(shape.k), c.dtype);
+  float* const a_block = reinterpret_cast<float*>(workspace);
   float* const b_block = reinterpret_cast<float*>(workspace + scratch.b_block);
   float* const partial = reinterpret_cast<float*>(workspace + scratch.partial);
   const std::int64_t m_end = std::min(shape.m, m0 + tile.m), n_end = std::min(shape.n, n0 + tile.n);
@@ -123,61 +119,52 @@ void Multiplication<T>::compute_tile(std::int64_t m0, std::int64_t n0, std::byte
   for (std::int64_t k = 0; k < shape.k; k += block_depth) {
     const Lines<T> b_lines = columns_of_b(n0, k);
     const std::int64_t units = units_of<T>(b_lines.depth);
-    const bool last = k + block_depth >= shape.k;
-    // Rows that are contiguous in depth are read where they lie; what is left of them, and other rows, are
-    // packed.
-    const bool in_place = a.column_stride == 1 && b_lines.depth % unit_depth<T> == 0;
     pack_panels<panel_columns>(b_lines, b_block);
-    for (std::int64_t group = m0; group < m_end; group += group_rows) {
-      const std::int64_t group_end = std::min(m_end, group + group_rows);
-      const std::int64_t packed = in_place ? group + (group_end - group) / panel_rows * panel_rows : group;
-      if (packed < group_end) pack_panels<panel_rows>(rows_of_a(packed, group_end, k), a_panels);
-      const Lines<T> next = rows_of_a(group_end, std::min(m_end, group_end + group_rows), k);
-      const std::int64_t steps =
-          divide_up(group_end - group, panel_rows) * divide_up(n_end - n0, panel_columns);
-      std::int64_t step = 0;
-      for (std::int64_t m = group; m < group_end; m += panel_rows)
-        for (std::int64_t n = n0; n < n_end; n += panel_columns) {
-          if (!in_place) prefetch(next, step++, steps);
-          const float* const b_panel = b_block + (n - n0) * units;
-          float* const kept = partial + (m - m0) * tile.n + (n - n0) * panel_rows;
-          compute_panel(m, n, k == 0, last, kept, [&](float* to, std::int64_t stride, bool add) {
-            if (m < packed)
-              multiply_rows<T>(rows_of_a(m, group_end, k).from, a.row_stride, b_panel, units, to, stride,
-                               add);
-            else
-              multiply_panel<T>(a_panels + (m - packed) * units, b_panel, units, to, stride, add);
-          });
+    for (std::int64_t block = m0; block < m_end; block += block_rows) {
+      const std::int64_t block_end = std::min(m_end, block + block_rows);
+      pack_panels<panel_rows>(rows_of_a(block, block_end, k), a_block);
+      Prefetch<T> next(rows_of_a(block_end, std::min(m_end, block_end + block_rows), k),
+                       divide_up(block_end - block, panel_rows) * divide_up(n_end - n0, panel_columns));
+      for (std::int64_t n = n0; n < n_end; n += panel_columns)
+        for (std::int64_t m = block; m < block_end; m += panel_rows) {
+          next.step();
+          compute_panel(m, n, a_block + (m - block) * units, b_block + (n - n0) * units, units, k == 0,
+                        k + block_depth >= shape.k, partial + (m - m0) * tile.n + (n - n0) * panel_rows);
         }
     }
   }
 }
 
 template <class T>
-template <class Multiply>
-void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, bool first, bool last, float* partial,
-                                      Multiply multiply) const {
+void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, const float* a_panel,
+                                      const float* b_panel, std::int64_t units, bool first, bool last,
+                                      float* partial) const {
   const std::int64_t m_count = std::min<std::int64_t>(panel_rows, shape.m - m);
   const std::int64_t n_count = std::min<std::int64_t>(panel_columns, shape.n - n);
-  alignas(64) float sums[panel_rows * panel_columns];
-  if (!formed_in_place(c)) {
-    float* const to = last ? sums : partial;
+  const auto finish_rows = [&](const float* sums, std::int64_t stride) {
+    for (std::int64_t i = 0; i < m_count; ++i) finish<T>(sums + i * stride, m + i, n, n_count, c);
+  };
+  if (c.dtype != DType::f32) {
+    alignas(64) float sums[panel_rows * panel_columns];
     if (last && !first) std::copy_n(partial, std::size(sums), sums);
-    multiply(to, panel_columns, !first);
-    if (!last) return;
-    for (std::int64_t i = 0; i < m_count; ++i) finish<T>(sums + i * panel_columns, m + i, n, n_count, c);
+    multiply_panels<T>(a_panel, b_panel, units, last ? sums : partial, panel_columns, !first);
+    if (last) finish_rows(sums, panel_columns);
     return;
   }
   float* const to = static_cast<float*>(c.data) + m * c.stride + n;
   const bool add = !first || c.accumulate;
-  if (m_count == panel_rows && n_count == panel_columns) return multiply(to, c.stride, add);
-  std::fill_n(sums, std::size(sums), 0.0f);
-  if (add)
+  if (m_count == panel_rows && n_count == panel_columns) {
+    multiply_panels<T>(a_panel, b_panel, units, to, c.stride, add);
+  } else {
+    alignas(64) float sums[panel_rows * panel_columns] = {};
+    if (add)
+      for (std::int64_t i = 0; i < m_count; ++i)
+        std::copy_n(to + i * c.stride, n_count, sums + i * panel_columns);
+    multiply_panels<T>(a_panel, b_panel, units, sums, panel_columns, add);
     for (std::int64_t i = 0; i < m_count; ++i)
-      std::copy_n(to + i * c.stride, n_count, sums + i * panel_columns);
-  multiply(sums, panel_columns, add);
-  for (std::int64_t i = 0; i < m_count; ++i)
-    std::copy_n(sums + i * panel_columns, n_count, to + i * c.stride);
+      std::copy_n(sums + i * panel_columns, n_count, to + i * c.stride);
+  }
+  if (last && is_finished(c)) finish_rows(to, c.stride);
 }
 
 // The tiles of C as tasks; those that follow each other share the smaller matrix's part.
@@ -202,7 +189,8 @@ template <class T>
 void multiply(const Matmul& product, std::byte* workspace) {
   const Multiplication<T> multiplication(product, tile_of(product.shape, thread_count()));
   const Tiling tiling(product.shape, multiplication.tile);
-  const std::uint64_t scratch = Scratch(multiplication.tile, units_of<T>(product.shape.k)).bytes;
+  const std::uint64_t scratch =
+      Scratch(multiplication.tile, units_of<T>(product.shape.k), product.c.dtype).bytes;
   parallel_tasks(tiling.tasks(), [&](std::int64_t task, int thread) {
     multiplication.compute_tile(tiling.m(task), tiling.n(task),
                                 workspace + static_cast<std::uint64_t>(thread) * scratch);
@@ -216,7 +204,7 @@ class OneDnnMultiplication {
       : product_(product), tile_(tile_of(product.shape, as_if_threads)) {
     // Whole tiles, and those at the edges.
     const auto& [m, n, k] = product.shape;
-    const std::int64_t stride = formed_in_place(product.c) ? product.c.stride : tile_.n;
+    const std::int64_t stride = !is_finished(product.c) ? product.c.stride : tile_.n;
     for (const bool m_edge : {false, true})
       for (const bool n_edge : {false, true}) {
         const MatmulShape extent{m_edge ? m % tile_.m : std::min(m, tile_.m),
@@ -252,7 +240,7 @@ class OneDnnMultiplication {
     const std::int64_t m_count = std::min(tile_.m, shape.m - m0), n_count = std::min(tile_.n, shape.n - n0);
     const bool m_edge = m0 > 0 && m_count<tile_.m, n_edge = n0> 0 && n_count < tile_.n;
     const OneDnnProduct& tile = *tiles_[m_edge][n_edge];
-    if (formed_in_place(c))
+    if (!is_finished(c))
       return tile.run(a_rows, b_columns, static_cast<float*>(c.data) + m0 * c.stride + n0, scratch);
     float* const sums = reinterpret_cast<float*>(scratch + scratchpad_);
     tile.run(a_rows, b_columns, sums, scratch);
@@ -269,26 +257,17 @@ class OneDnnMultiplication {
 
 }  // namespace
 
-MatmulEngine engine_for(DType type) {
-#if defined(__AMX_BF16__)
-  return type == DType::bf16 ? MatmulEngine::onednn : MatmulEngine::own;
-#else
-  static_cast<void>(type);
-  return MatmulEngine::own;
-#endif
-}
-
 std::uint64_t matmul_workspace(const Matmul& product, int threads, MatmulEngine engine) {
   const auto per_thread = [&] {
     if (engine == MatmulEngine::own) {
       const std::int64_t k = product.shape.k;
       const std::int64_t units = product.type == DType::bf16 ? units_of<bf16>(k) : units_of<float>(k);
-      return Scratch(tile_of(product.shape, threads), units).bytes;
+      return Scratch(tile_of(product.shape, threads), units, product.c.dtype).bytes;
     }
     Matmul either = product;
     either.c.accumulate = false;
     const std::uint64_t fresh = OneDnnMultiplication(either).scratch_bytes();
-    if (!formed_in_place(either.c)) return fresh;
+    if (is_finished(either.c)) return fresh;
     either.c.accumulate = true;
     return std::max(fresh, OneDnnMultiplication(either).scratch_bytes());
   };
@@ -297,7 +276,7 @@ std::uint64_t matmul_workspace(const Matmul& product, int threads, MatmulEngine 
 
 void matmul(const Matmul& product, std::byte* workspace, MatmulEngine engine) {
   const MatmulOutput& c = product.c;
-  check(formed_in_place(c) || (c.dtype == product.type && !c.accumulate), "only plain f32 sums accumulate");
+  check(!is_finished(c) || (c.dtype == product.type && !c.accumulate), "only plain f32 sums accumulate");
   if (engine == MatmulEngine::onednn)
     OneDnnMultiplication(product).run(workspace);
   else if (product.type == DType::bf16)
@@ -306,4 +285,5 @@ void matmul(const Matmul& product, std::byte* workspace, MatmulEngine engine) {
     multiply<float>(product, workspace);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

@@ -7,7 +7,8 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
 // Sum of term(c, part) over a row, in four chains so that additions need not wait for each other. Lanes
@@ -201,4 +202,5 @@ void norm_gradient(const Op& op, const KernelArgs& args) {
   if (dbias_blocks) combine(dbias_blocks, blocks, columns, args.accumulate, args.outputs[2].as<float>());
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

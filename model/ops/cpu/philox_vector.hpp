@@ -1,4 +1,4 @@
-// Philox for 16 counters at once: the words that core/philox.hpp gives, in the order of the elements that use
+// Philox for a vector of counters at once: the words that core/philox.hpp gives, in the order of the elements that use
 // them.
 #pragma once
 
@@ -12,7 +12,8 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"  // as in vector.hpp
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
 // A random stream: all of the counter but its first word, and the key.
 struct RandomStream {
@@ -20,25 +21,30 @@ struct RandomStream {
   std::uint64_t seed = 0;
 };
 
-// words[e] for e in [0, 64) is the word of element 4 first + e: word e % 4 of the counter first + e / 4.
-// `words` is aligned to 64 bytes.
-MUSTER_INLINE void philox_64(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {
-  using Wide [[gnu::vector_size(64)]] = std::uint64_t;
+// words[e] for e in [0, 4 lanes) is the word of element 4 first + e: word e % 4 of the counter first + e / 4.
+MUSTER_INLINE void philox_block(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {
+  using Wide [[gnu::vector_size(lanes * 4)]] = std::uint64_t;
   // Counters in the low halves of 64-bit lanes, where multiplication leaves both halves of its product; what
-  // stands in the high halves is never read. Lane 4 l + j of the merged words holds counter 4 j + l, so that
-  // they are brought into order inside 128-bit lanes alone.
+  // stands in the high halves is never read.
   const auto multiply = [](Wide a, std::uint64_t factor) -> Wide {
 #if MUSTER_AVX512
     return reinterpret_cast<Wide>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a),
                                                          _mm512_set1_epi64(static_cast<long long>(factor))));
+#elif MUSTER_AVX2
+    return reinterpret_cast<Wide>(
+        _mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(static_cast<long long>(factor))));
 #else
     return (a & 0xffffffffu) * factor;
 #endif
   };
-  const Wide offsets[2] = {{0, 8, 1, 9, 2, 10, 3, 11}, {4, 12, 5, 13, 6, 14, 7, 15}};
+  // Lane 4 l + j of the merged words holds counter lanes / 4 * j + l, so that they are brought into order inside 128-bit
+  // lanes alone; the merged lanes 2 i and 2 i + 1 come from the two halves' lanes i.
+  constexpr auto counter_of = [](int lane) { return static_cast<int>(lanes) / 4 * (lane % 4) + lane / 4; };
   Wide c[2][4];
   for (int half = 0; half < 2; ++half) {
-    c[half][0] = offsets[half] + first;
+    Wide offsets{};
+    for (int i = 0; i < lanes / 2; ++i) offsets[i] = static_cast<std::uint64_t>(counter_of(2 * i + half));
+    c[half][0] = offsets + first;
     c[half][1] = Wide{} + stream.slot;
     c[half][2] = Wide{} + stream.step;
     c[half][3] = Wide{} + stream.key;
@@ -58,24 +64,19 @@ MUSTER_INLINE void philox_64(std::uint32_t first, const RandomStream& stream, st
   }
   Words w[4];
   for (int i = 0; i < 4; ++i) w[i] = reinterpret_cast<Words>((c[0][i] & 0xffffffffu) | (c[1][i] << 32));
-  const auto low = [](Words a, Words b) -> Words {
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-  };
-  const auto high = [](Words a, Words b) -> Words {
-    return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-  };
-  const auto low_pairs = [](Words a, Words b) -> Words {
-    return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-  };
-  const auto high_pairs = [](Words a, Words b) -> Words {
-    return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  };
-  const Words ordered[4] = {
-      low_pairs(low(w[0], w[1]), low(w[2], w[3])), high_pairs(low(w[0], w[1]), low(w[2], w[3])),
-      low_pairs(high(w[0], w[1]), high(w[2], w[3])), high_pairs(high(w[0], w[1]), high(w[2], w[3]))};
+  const Words a = interleave_low(w[0], w[1]), b = interleave_low(w[2], w[3]);
+  const Words d = interleave_high(w[0], w[1]), e = interleave_high(w[2], w[3]);
+  const Words ordered[4] = {low_pairs(a, b), high_pairs(a, b), low_pairs(d, e), high_pairs(d, e)};
   std::memcpy(words, ordered, sizeof ordered);
 }
 
-}  // namespace muster::cpu
+// The same for e in [0, 64).
+MUSTER_INLINE void philox_64(std::uint32_t first, const RandomStream& stream, std::uint32_t* words) {
+  for (std::uint32_t counter = 0; counter < 16; counter += static_cast<std::uint32_t>(lanes))
+    philox_block(first + counter, stream, words + 4 * counter);
+}
+
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA
 
 #pragma GCC diagnostic pop

@@ -1,4 +1,4 @@
-// Rotary positions. Cosines and sines of a row are computed once in f64, eight at a time, and serve all its
+// Rotary positions. Cosines and sines of a row are computed once in f64, and serve all its
 // heads.
 #include "model/ops/rope.hpp"
 
@@ -7,16 +7,18 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster::cpu {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
 
-using Doubles = double __attribute__((vector_size(64)));
-using Longs = std::int64_t __attribute__((vector_size(64)));
-using HalfFloats = float __attribute__((vector_size(32)));
+constexpr std::int64_t wide_lanes = lanes / 2;
+using Doubles = double __attribute__((vector_size(lanes * 4)));
+using Longs = std::int64_t __attribute__((vector_size(lanes * 4)));
+using HalfFloats = float __attribute__((vector_size(lanes * 2)));
 
 constexpr std::int64_t largest_half = 256;  // half of the largest head
 
-// Cosines and sines of eight angles below a million, to about the precision of f64 angles: far beyond f32.
+// Cosines and sines of a vector of angles below a million, to about the precision of f64 angles: far beyond f32.
 MUSTER_INLINE void cos_sin(Doubles angle, float* cosines, float* sines) {
   // angle = n pi/2 + r with |r| <= pi/4. Adding 1.5 * 2^52 leaves n in the low bits of the sum; the first
   // part of pi/2 has 33 bits (Sun's fdlibm), so that its product with n is exact.
@@ -63,7 +65,7 @@ void rope(const Op& op, const KernelArgs& args) {
       alignas(64) float cosines[largest_half], sines[largest_half];
       for (std::int64_t row = begin; row < end; ++row) {
         const double position = rope.inverse() ? -positions[row] : positions[row];
-        for (std::int64_t i = 0; i < half; i += 8) {
+        for (std::int64_t i = 0; i < half; i += wide_lanes) {
           Doubles frequency;
           std::memcpy(&frequency, frequencies + i, sizeof frequency);
           cos_sin(position * frequency, cosines + i, sines + i);
@@ -86,4 +88,5 @@ void rope(const Op& op, const KernelArgs& args) {
   });
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

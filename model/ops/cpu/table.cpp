@@ -1,9 +1,9 @@
 #include "model/ops/cpu/kernels.hpp"
 
-namespace muster {
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
-const KernelTable& cpu_kernels() {
-  using namespace cpu;
+const KernelTable& kernels() {
   static const KernelTable table = {
       {"add", {add}},
       {"attention", {attention, attention_workspace}},
@@ -28,4 +28,5 @@ const KernelTable& cpu_kernels() {
   return table;
 }
 
-}  // namespace muster
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

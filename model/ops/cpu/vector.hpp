@@ -1,39 +1,53 @@
-// Sixteen f32 lanes for the CPU kernels: loads and stores of f32 and bf16 (whole or in part), fma, exp, GELU
-// and sums in a fixed order.
+// A register of f32 for the CPU kernels: loads and stores of f32 and bf16 (whole or in part), fma, exp, GELU and sums
+// in a fixed order.
 //
-// A loop runs its tail with the same functions on padded lanes (load_part, store_part), so body and tail
-// round alike. Everything is always inlined: files compiled for different instruction sets may include this
-// header. bf16 is rounded exactly as core/dtype.hpp rounds it, on every instruction set (the hardware's own
-// conversion flushes denormals).
+// A loop runs its tail with the same functions on padded lanes (load_part, store_part), so body and tail round alike.
+// bf16 is rounded exactly as core/dtype.hpp rounds it, on every instruction set (the hardware's own conversion flushes
+// denormals). Products and sums are never fused but by fma().
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "core/dtype.hpp"
+#include "model/ops/cpu/isa.hpp"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#define MUSTER_AVX512 1
-#include <immintrin.h>
-#else
-#define MUSTER_AVX512 0
-#endif
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 
-#define MUSTER_INLINE [[gnu::always_inline]] inline
-
-namespace muster::cpu {
-
-inline constexpr std::int64_t lanes = 16;
+inline constexpr std::int64_t lanes = MUSTER_AVX512 ? 16 : MUSTER_AVX2 ? 8 : 4;
 
 // Arithmetic operators, comparisons and ?: work on lanes.
-using Floats = float __attribute__((vector_size(64)));
-using Ints = std::int32_t __attribute__((vector_size(64)));
-using Words = std::uint32_t __attribute__((vector_size(64)));
-using Halves = std::uint16_t __attribute__((vector_size(32)));
+using Floats = float __attribute__((vector_size(lanes * 4)));
+using Ints = std::int32_t __attribute__((vector_size(lanes * 4)));
+using Words = std::uint32_t __attribute__((vector_size(lanes * 4)));
+using Halves = std::uint16_t __attribute__((vector_size(lanes * 2)));
 
 MUSTER_INLINE Floats broadcast(float value) { return value - Floats{}; }
+
+namespace detail {
+template <auto source, class V, int... i>
+MUSTER_INLINE V shuffle_lanes(V a, V b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, source(i)...);
+}
+template <int... i>
+MUSTER_INLINE Ints lane_numbers(std::integer_sequence<int, i...>) {
+  return Ints{i...};
+}
+}  // namespace detail
+
+// Lane i of the result is lane source(i) of a and b, which are counted through.
+template <auto source, class V>
+MUSTER_INLINE V shuffle(V a, V b) {
+  return detail::shuffle_lanes<source>(a, b, std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>());
+}
+
+MUSTER_INLINE Ints lane_numbers() {
+  return detail::lane_numbers(std::make_integer_sequence<int, static_cast<int>(lanes)>());
+}
 
 MUSTER_INLINE Floats load(const float* from) {
   Floats v;
@@ -43,11 +57,13 @@ MUSTER_INLINE Floats load(const float* from) {
 
 MUSTER_INLINE void store(float* to, Floats v) { std::memcpy(to, &v, sizeof v); }
 
-// bf16 bits to f32 and back.
+// bf16 bits to f32 and back. (gcc 12 converts many halves one by one.)
 MUSTER_INLINE Floats widen(Halves bits) {
-#if MUSTER_AVX512  // gcc 12 converts the halves one by one
-  const Words words =
+#if MUSTER_AVX512
+  const auto words =
       reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
+#elif MUSTER_AVX2
+  const auto words = reinterpret_cast<Words>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits)));
 #else
   const Words words = __builtin_convertvector(bits, Words);
 #endif
@@ -57,7 +73,14 @@ MUSTER_INLINE Floats widen(Halves bits) {
 MUSTER_INLINE Halves narrow(Floats v) {
   const Words u = reinterpret_cast<Words>(v);
   const Words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return __builtin_convertvector(v == v ? rounded : (u >> 16) | 0x40u, Halves);
+  const Words kept = v == v ? rounded : (u >> 16) | 0x40u;
+#if MUSTER_AVX2 && !MUSTER_AVX512
+  const auto both = reinterpret_cast<__m256i>(kept);
+  return reinterpret_cast<Halves>(
+      _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+#else
+  return __builtin_convertvector(kept, Halves);
+#endif
 }
 
 MUSTER_INLINE Floats load(const bf16* from) {
@@ -71,10 +94,13 @@ MUSTER_INLINE void store(bf16* to, Floats v) {
   std::memcpy(static_cast<void*>(to), &h, sizeof h);
 }
 
-// The first `count` lanes, 0 <= count <= 16; the other lanes are loaded as zero and never touched in memory.
+// The first `count` lanes, 0 <= count <= lanes; the other lanes are loaded as zero and never touched in memory.
 MUSTER_INLINE Floats load_part(const float* from, std::int64_t count) {
 #if MUSTER_AVX512
   return reinterpret_cast<Floats>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), from));
+#elif MUSTER_AVX2
+  const Ints mask = lane_numbers() < static_cast<std::int32_t>(count);
+  return reinterpret_cast<Floats>(_mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask)));
 #else
   Floats v{};
   std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof *from);
@@ -96,6 +122,9 @@ MUSTER_INLINE Floats load_part(const bf16* from, std::int64_t count) {
 MUSTER_INLINE void store_part(float* to, Floats v, std::int64_t count) {
 #if MUSTER_AVX512
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), reinterpret_cast<__m512>(v));
+#elif MUSTER_AVX2
+  const Ints mask = lane_numbers() < static_cast<std::int32_t>(count);
+  _mm256_maskstore_ps(to, reinterpret_cast<__m256i>(mask), reinterpret_cast<__m256>(v));
 #else
   std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof *to);
 #endif
@@ -110,11 +139,17 @@ MUSTER_INLINE void store_part(bf16* to, Floats v, std::int64_t count) {
 #endif
 }
 
-// a b + c, rounded once where the processor has FMA.
+// a b + c, rounded once where the instruction set has it.
 MUSTER_INLINE Floats fma(Floats a, Floats b, Floats c) {
 #if MUSTER_AVX512
   return reinterpret_cast<Floats>(
       _mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif MUSTER_AVX2
+  return reinterpret_cast<Floats>(
+      _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#elif defined(__ARM_FEATURE_FMA)
+  return reinterpret_cast<Floats>(vfmaq_f32(
+      reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
 #else
   return a * b + c;
 #endif
@@ -123,31 +158,96 @@ MUSTER_INLINE Floats fma(Floats a, Floats b, Floats c) {
 MUSTER_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 
 // A NaN in b is passed on, one in a is not.
-MUSTER_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+MUSTER_INLINE Floats max(Floats a, Floats b) {
+#if MUSTER_AVX512
+  return reinterpret_cast<Floats>(
+      _mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif MUSTER_AVX2
+  return reinterpret_cast<Floats>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
 MUSTER_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
 MUSTER_INLINE Floats sqrt(Floats v) {
 #if MUSTER_AVX512
   return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v)));
+#elif MUSTER_AVX2
+  return reinterpret_cast<Floats>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v)));
 #else
   for (int i = 0; i < lanes; ++i) v[i] = std::sqrt(v[i]);
   return v;
 #endif
 }
 
-// Sum and largest of the lanes over a fixed tree: i with i + 8, then 4, 2, 1.
+// Each lane beside the one `distance` away, a power of two.
+template <int distance>
+MUSTER_INLINE Floats exchanged(Floats v) {
+  return shuffle<[](int i) { return i ^ distance; }>(v, v);
+}
+
+// Sum and largest of the lanes over a fixed tree: i with i + 8 (of 16 lanes), then 4, 2, 1.
 MUSTER_INLINE float sum(Floats v) {
-  v += __builtin_shuffle(v, Ints{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-  v += __builtin_shuffle(v, Ints{4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3});
-  v += __builtin_shuffle(v, Ints{2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1});
+  if constexpr (lanes >= 16) v += exchanged<8>(v);
+  if constexpr (lanes >= 8) v += exchanged<4>(v);
+  v += exchanged<2>(v);
   return v[0] + v[1];
 }
 
 MUSTER_INLINE float largest(Floats v) {
-  v = max(v, __builtin_shuffle(v, Ints{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-  v = max(v, __builtin_shuffle(v, Ints{4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3}));
-  v = max(v, __builtin_shuffle(v, Ints{2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));
+  if constexpr (lanes >= 16) v = max(v, exchanged<8>(v));
+  if constexpr (lanes >= 8) v = max(v, exchanged<4>(v));
+  v = max(v, exchanged<2>(v));
   return v[0] > v[1] ? v[0] : v[1];
+}
+
+// In each group of four lanes: a0 b0 a1 b1, and a2 b2 a3 b3; a0 a1 b0 b1, and a2 a3 b2 b3. One instruction each.
+template <class V>
+MUSTER_INLINE V interleave_low(V a, V b) {
+  return shuffle<[](int i) { return i % 2 * static_cast<int>(lanes) + i / 4 * 4 + i % 4 / 2; }>(a, b);
+}
+template <class V>
+MUSTER_INLINE V interleave_high(V a, V b) {
+  return shuffle<[](int i) { return i % 2 * static_cast<int>(lanes) + i / 4 * 4 + i % 4 / 2 + 2; }>(a, b);
+}
+template <class V>
+MUSTER_INLINE V low_pairs(V a, V b) {
+  return shuffle<[](int i) { return i % 4 / 2 * static_cast<int>(lanes) + i / 4 * 4 + i % 2; }>(a, b);
+}
+template <class V>
+MUSTER_INLINE V high_pairs(V a, V b) {
+  return shuffle<[](int i) { return i % 4 / 2 * static_cast<int>(lanes) + i / 4 * 4 + i % 2 + 2; }>(a, b);
+}
+
+namespace detail {
+// Exchanges blocks of `distance` lanes between vectors of that distance.
+template <int distance>
+MUSTER_INLINE void exchange_blocks(Floats (&x)[lanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & distance) != 0) continue;
+    const Floats a = x[i], b = x[i + distance];
+    constexpr int n = static_cast<int>(lanes);
+    x[i] = shuffle<[](int j) { return (j & distance) != 0 ? n + j - distance : j; }>(a, b);
+    x[i + distance] = shuffle<[](int j) { return (j & distance) != 0 ? n + j : j + distance; }>(a, b);
+  }
+}
+}  // namespace detail
+
+// x[i][j] becomes x[j][i]: blocks of four by four, then the blocks.
+MUSTER_INLINE void transpose(Floats (&x)[lanes]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < lanes; i += 4) {
+    const Floats a = interleave_low(x[i], x[i + 1]), b = interleave_low(x[i + 2], x[i + 3]);
+    const Floats c = interleave_high(x[i], x[i + 1]), d = interleave_high(x[i + 2], x[i + 3]);
+    x[i] = low_pairs(a, b);
+    x[i + 1] = high_pairs(a, b);
+    x[i + 2] = low_pairs(c, d);
+    x[i + 3] = high_pairs(c, d);
+  }
+  if constexpr (lanes >= 8) detail::exchange_blocks<4>(x);
+  if constexpr (lanes >= 16) detail::exchange_blocks<8>(x);
 }
 
 // e^x within 2 units in the last place. Zero below -87.3 and infinite above 88.7, so that no denormal is ever
@@ -192,4 +292,5 @@ MUSTER_INLINE Floats gelu_derivative(Floats z) {
   return fma(z * slope, s * (e * s), s);
 }
 
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

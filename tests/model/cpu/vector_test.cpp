@@ -9,8 +9,13 @@
 #include <limits>
 #include <vector>
 
-namespace muster::cpu {
+#include "tests/model/cpu/level.hpp"
+
+MUSTER_BEGIN_ISA
+namespace muster::cpu::MUSTER_ISA {
 namespace {
+
+using OF_LEVEL(Vector) = OfLevel;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -43,14 +48,14 @@ double exact_gelu(double z) {
 
 float first(Floats v) { return v[0]; }
 
-TEST(Vector, exp_is_within_two_units_in_the_last_place) {
+TEST_F(OF_LEVEL(Vector), exp_is_within_two_units_in_the_last_place) {
   const auto f = [](Floats x) { return exp(x); };
   const auto exact = [](double x) { return std::exp(x); };
   EXPECT_LE(worst(f, exact, -87.29f, 88.69f), 2.0);
   EXPECT_LE(worst(f, exact, -1.0f, 1.0f), 2.0);
 }
 
-TEST(Vector, exp_makes_no_denormals_and_keeps_nan_and_infinities) {
+TEST_F(OF_LEVEL(Vector), exp_makes_no_denormals_and_keeps_nan_and_infinities) {
   EXPECT_EQ(first(exp(broadcast(-87.31f))), 0.0f);
   EXPECT_EQ(first(exp(broadcast(-1e30f))), 0.0f);
   EXPECT_EQ(first(exp(broadcast(-infinity))), 0.0f);
@@ -61,7 +66,7 @@ TEST(Vector, exp_makes_no_denormals_and_keeps_nan_and_infinities) {
   EXPECT_TRUE(std::isnan(first(exp(broadcast(nan)))));
 }
 
-TEST(Vector, sigmoid_is_within_four_units_in_the_last_place) {
+TEST_F(OF_LEVEL(Vector), sigmoid_is_within_four_units_in_the_last_place) {
   const auto f = [](Floats x) { return sigmoid(x); };
   EXPECT_LE(worst(
                 f, [](double x) { return 1 / (1 + std::exp(-x)); }, -80.0f, 80.0f),
@@ -70,7 +75,7 @@ TEST(Vector, sigmoid_is_within_four_units_in_the_last_place) {
   EXPECT_EQ(first(sigmoid(broadcast(infinity))), 1.0f);
 }
 
-TEST(Vector, gelu_keeps_its_digits_also_where_it_nearly_vanishes) {
+TEST_F(OF_LEVEL(Vector), gelu_keeps_its_digits_also_where_it_nearly_vanishes) {
   // The exponent 2u is rounded to f32: |2u| < 4 there, so its own error is up to 4 units; at z = -4, |2u|
   // = 11.
   const auto f = [](Floats z) { return gelu(z); };
@@ -80,7 +85,7 @@ TEST(Vector, gelu_keeps_its_digits_also_where_it_nearly_vanishes) {
   EXPECT_TRUE(std::isnan(first(gelu(broadcast(nan)))));
 }
 
-TEST(Vector, gelu_derivative_is_the_slope_of_gelu) {
+TEST_F(OF_LEVEL(Vector), gelu_derivative_is_the_slope_of_gelu) {
   for (float z = -6.0f; z < 6.0f; z += 0.0371f) {
     // Central difference in doubles: error h^2/6 f''' ~ 1e-9.
     const double h = 1e-4;
@@ -90,7 +95,7 @@ TEST(Vector, gelu_derivative_is_the_slope_of_gelu) {
   }
 }
 
-TEST(Vector, bf16_rounds_exactly_as_the_type_does) {
+TEST_F(OF_LEVEL(Vector), bf16_rounds_exactly_as_the_type_does) {
   std::vector<float> values = {0.0f, -0.0f,  1.0f,    infinity,      -infinity,
                                nan,  1e-40f, -1e-45f, 3.3895314e38f, 3.4e38f};
   std::uint32_t state = 1;
@@ -126,12 +131,12 @@ void check_parts() {
   }
 }
 
-TEST(Vector, parts_touch_only_their_own_elements) {
+TEST_F(OF_LEVEL(Vector), parts_touch_only_their_own_elements) {
   check_parts<float>();
   check_parts<bf16>();
 }
 
-TEST(Vector, sums_and_maxima_take_every_lane_once) {
+TEST_F(OF_LEVEL(Vector), sums_and_maxima_take_every_lane_once) {
   for (int lane = 0; lane < lanes; ++lane) {
     Floats v{};
     v[lane] = 3.0f;
@@ -141,10 +146,11 @@ TEST(Vector, sums_and_maxima_take_every_lane_once) {
   }
 }
 
-TEST(Vector, running_maximum_passes_nan_on) {
+TEST_F(OF_LEVEL(Vector), running_maximum_passes_nan_on) {
   EXPECT_TRUE(std::isnan(first(max(broadcast(1.0f), broadcast(nan)))));
   EXPECT_EQ(first(max(broadcast(nan), broadcast(1.0f))), 1.0f);
 }
 
 }  // namespace
-}  // namespace muster::cpu
+}  // namespace muster::cpu::MUSTER_ISA
+MUSTER_END_ISA

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "model/ops/cpu/matmul.hpp"
+#include "model/ops/cpu/matmul_types.hpp"
 
 namespace muster::cpu {
 

@@ -1,4 +1,4 @@
-#include "model/ops/cpu/matmul_onednn.hpp"
+#include "model/ops/onednn_product.hpp"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>

@@ -1,0 +1,28 @@
+// Tests in this folder are compiled once for each instruction set, as model/ops/cpu is; their suites bear its name.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "core/instruction_set.hpp"
+#include "model/ops/cpu/isa.hpp"
+
+#define MUSTER_JOIN_(a, b) a##_##b
+#define MUSTER_JOIN(a, b) MUSTER_JOIN_(a, b)
+// Vector becomes Vector_avx2. gtest's own macros do not expand what they are given.
+#define OF_LEVEL(suite) MUSTER_JOIN(suite, MUSTER_ISA)
+#define EXPANDED_TEST_P(suite, name) TEST_P(suite, name)
+#define EXPANDED_INSTANTIATE(prefix, suite, ...) INSTANTIATE_TEST_SUITE_P(prefix, suite, __VA_ARGS__)
+
+namespace muster::cpu::MUSTER_ISA {
+
+inline void skip_without_instruction_set() {
+  if (instruction_sets_of_processor().size() <= MUSTER_CPU_LEVEL)
+    GTEST_SKIP() << "this processor lacks " << spelling(static_cast<InstructionSet>(MUSTER_CPU_LEVEL));
+}
+
+class OfLevel : public ::testing::Test {
+ protected:
+  void SetUp() override { skip_without_instruction_set(); }
+};
+
+}  // namespace muster::cpu::MUSTER_ISA
