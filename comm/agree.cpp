@@ -55,4 +55,9 @@ double least_of_ranks(Communicator& comm, double value, const std::string& what)
   return -negated;
 }
 
+double mean_of_ranks(Communicator& comm, double value, const std::string& what) {
+  comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum, what).wait();
+  return value / comm.size();
+}
+
 }  // namespace muster

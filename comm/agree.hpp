@@ -66,5 +66,7 @@ std::invoke_result_t<Fn> agree(Communicator& comm, const std::string& what, Fn&&
 
 // Collective: the least that any rank gives.
 double least_of_ranks(Communicator& comm, double value, const std::string& what);
+// Collective: the mean of what the ranks give.
+double mean_of_ranks(Communicator& comm, double value, const std::string& what);
 
 }  // namespace muster

@@ -223,7 +223,7 @@ def ops(machine, clock, result):
                                   f"a copy {1e-9 * told['copy_bytes_per_s']:,.0f} GB/s",
                                   ["op", "shapes", "calls", "ms", "TFLOP/s", "GB/s", "ceiling", "share"], rows))
             slow = [f"{op['op']} {100 * op['share']:.0f}% ({1e-6 * op['bytes_per_s'] * op['seconds']:,.0f} MB)" for op in told["ops"]
-                    if op["ceiling"] == "copy" and op["share"] < GOAL_OF_COPY]
+                    if op["ceiling"] in ("copy", "cache") and op["share"] < GOAL_OF_COPY]
             if slow and not machine.dry:
                 result.notes.append(f"{model.name}: below {100 * GOAL_OF_COPY:.0f}% of a copy: {', '.join(slow)}")
         if "step" in timed:

@@ -1,12 +1,19 @@
 #include "trainer/bench/measure.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <unistd.h>
 #include <utility>
 
 #include "core/parallel.hpp"
 #include "trainer/plan/devices.hpp"
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 namespace muster {
 namespace {
@@ -23,6 +30,32 @@ void append_copy(Machine& machine, const Buffer& to, const Buffer& from) {
         static_cast<std::int64_t>(from.bytes()), 1 << 20, [&](std::int64_t begin, std::int64_t end) {
           std::memcpy(to.data() + begin, from.data() + begin, static_cast<std::size_t>(end - begin));
         });
+  });
+}
+
+enum class Stores : std::uint8_t { usual, around_cache };
+
+// `bytes` is a multiple of 16, as are both places.
+void copy_around_cache(std::byte* to, const std::byte* from, std::int64_t bytes) {
+#if defined(__x86_64__)
+  for (std::int64_t at = 0; at < bytes; at += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
+                     _mm_load_si128(reinterpret_cast<const __m128i*>(from + at)));
+  _mm_sfence();
+#else
+  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+#endif
+}
+
+void copy_by_threads(std::byte* to, const std::byte* from, std::uint64_t bytes, int threads, Stores stores) {
+  constexpr std::int64_t line = 64, largest = 1 << 20;
+  const auto count = static_cast<std::int64_t>(bytes);
+  const std::int64_t piece = std::clamp((count / threads + line - 1) / line * line, line, largest);
+  parallel_ranges(count, threads == 1 ? count : piece, [&](std::int64_t begin, std::int64_t end) {
+    if (stores == Stores::around_cache)
+      copy_around_cache(to + begin, from + begin, end - begin);
+    else
+      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
   });
 }
 
@@ -70,6 +103,53 @@ double measure_copy_bandwidth(Machine& machine) {
   CacheFlush copy(machine, last_level_cache(machine.device()));
   const std::vector<double> seconds = seconds_of_runs(machine.stream(), 5, [&] { copy.append(); });
   return 2 * static_cast<double>(copy.bytes()) / *std::ranges::min_element(seconds);
+}
+
+FastestCopy::FastestCopy(Machine& machine, std::uint64_t cache_bytes) : machine_(machine) {
+  const std::uint64_t bytes = std::bit_ceil(4 * cache_bytes);
+  from_ = Buffer(account_, MemoryKind::activations, bytes, machine.device().memory());
+  to_ = Buffer(account_, MemoryKind::activations, bytes, machine.device().memory());
+  // Memory that was never written is one page of zeros, which caches hold.
+  if (machine.is_cpu()) std::memset(from_.data(), 1, bytes);
+}
+
+double FastestCopy::bytes_per_s(double bytes) {
+  constexpr double smallest = 64;
+  bytes = std::clamp(bytes, smallest, 2 * static_cast<double>(from_.bytes()));
+  const int below = std::ilogb(bytes);
+  const double part = bytes / std::exp2(below) - 1;
+  double seconds = this->seconds(below);
+  if (part > 0) seconds += part * (this->seconds(below + 1) - seconds);
+  return bytes / seconds;
+}
+
+// Of 2^logarithm bytes, read and written.
+double FastestCopy::seconds(int logarithm) {
+  const auto [known, is_new] = known_.try_emplace(logarithm, std::numeric_limits<double>::infinity());
+  if (!is_new) return known->second;
+  constexpr int runs = 11;
+  const std::uint64_t bytes = std::uint64_t{1} << (logarithm - 1);
+  const auto measure = [&](const std::function<void(std::byte*, const std::byte*, std::uint64_t)>& copy) {
+    copy(to_.data(), from_.data(), from_.bytes());  // of what follows, nothing is in the cache
+    std::uint64_t at = 0;
+    const std::vector<double> all = seconds_of_runs(machine_.stream(), runs, [&] {
+      copy(to_.data() + at, from_.data() + at, bytes);
+      at = (at + bytes) % from_.bytes();
+    });
+    known->second = std::min(known->second, *std::ranges::min_element(all));
+  };
+  if (machine_.is_cpu()) {
+    for (const int threads : {1, thread_count()})
+      for (const Stores stores : {Stores::usual, Stores::around_cache})
+        measure([&](std::byte* to, const std::byte* from, std::uint64_t count) {
+          machine_.stream().enqueue([=](NativeStream) { copy_by_threads(to, from, count, threads, stores); });
+        });
+  } else {
+    measure([&](std::byte* to, const std::byte* from, std::uint64_t count) {
+      machine_.stream().copy(to, from, count);
+    });
+  }
+  return known->second;
 }
 
 }  // namespace muster

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "trainer/step/machine.hpp"
@@ -30,7 +31,25 @@ class CacheFlush {
   Buffer from_, to_;
 };
 
-// Bytes/s, read and written, of that copy: the ceiling of what only moves memory.
+// Bytes/s, read and written, of that copy: what a kernel that only moves memory is expected to reach.
 double measure_copy_bandwidth(Machine& machine);
+
+// Copies that no kernel shares: the ceiling of what only moves memory. All threads take part; what is read lies in memory
+// and in no cache. On CPUs by whatever is faster, stores that leave the lines in the cache or such as go around it.
+class FastestCopy {
+ public:
+  FastestCopy(Machine& machine, std::uint64_t cache_bytes);
+  // Of a copy that moves so many: half of them read, half written; more than 8 times the cache count as that. Measured for
+  // each power of two when it is first asked for, and between them on a line.
+  double bytes_per_s(double bytes);
+
+ private:
+  double seconds(int logarithm);
+
+  Machine& machine_;
+  MemoryAccount account_;  // of its own: gone before a run takes its memory
+  Buffer from_, to_;
+  std::map<int, double> known_;  // seconds, by the logarithm of the bytes
+};
 
 }  // namespace muster

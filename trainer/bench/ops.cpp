@@ -144,9 +144,12 @@ class Lone {
   std::size_t next_ = 0;
 };
 
-void set_share(OpSpeed& speed, const Ceilings& ceilings) {
-  const double products = speed.flops / ceilings.matrix_peak, memory = speed.bytes / ceilings.bandwidth;
-  speed.by_products = products > memory;
+void set_share(OpSpeed& speed, const Ceilings& ceilings, std::uint64_t cache_bytes) {
+  speed.copy = ceilings.copy(speed.bytes);
+  const double products = speed.flops / ceilings.matrix_peak, memory = speed.bytes / speed.copy;
+  speed.limit = products > memory                                ? Limit::products
+                : speed.bytes > static_cast<double>(cache_bytes) ? Limit::copy
+                                                                 : Limit::cache;
   speed.share = std::max(products, memory) / speed.seconds;
 }
 
@@ -186,7 +189,7 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
     speed.shapes = fmt::format("f32[{}]", elements);
     speed.bytes = bytes * static_cast<double>(elements);
     speed.seconds = median(seconds_of_runs(stream, runs, [&] { stream.enqueue(work); }));
-    set_share(speed, ceilings);
+    set_share(speed, ceilings, cache_bytes);
     speeds.push_back(speed);
   };
   const AdamW rule{.lr = 1e-3f, .decay = 0.1f};
@@ -202,6 +205,10 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
 }
 
 }  // namespace
+
+std::string_view name_of(Limit limit) {
+  return limit == Limit::products ? "products" : limit == Limit::copy ? "copy" : "cache";
+}
 
 std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceilings& ceilings,
                                std::uint64_t cache_bytes) {
@@ -227,7 +234,7 @@ std::vector<OpSpeed> bench_ops(const Plan& plan, Machine& machine, const Ceiling
     Lone lone(plan, step, machine, cache_bytes);
     flush.append();
     speed.seconds = median(seconds_of_runs(machine.stream(), runs, [&] { lone.append(); }));
-    set_share(speed, ceilings);
+    set_share(speed, ceilings, cache_bytes);
     speeds.push_back(speed);
   }
   add_flat_kernels(speeds, machine, ceilings, cache_bytes);

@@ -19,13 +19,6 @@
 namespace muster {
 namespace {
 
-double mean_of_ranks(Communicator& comm, double value) {
-  comm.all_reduce(std::as_writable_bytes(std::span(&value, 1)), ReduceType::f64, ReduceOp::sum,
-                  "mean of the ranks")
-      .wait();
-  return value / comm.size();
-}
-
 // The ranks wait at the same points: what none of them is spared is no imbalance.
 double spared_to_none(Communicator& comm, std::vector<double> waits) {
   for (double& wait : waits) wait = -wait;
@@ -82,10 +75,11 @@ ScalingFigures measure(const Config& config, Communicator& comm, MemoryAccount& 
   std::vector<double> exposed, waited;
   for (const StepSample& sample : table.samples) {
     exposed.push_back(spared_to_none(comm, sample.waits));
-    waited.push_back(mean_of_ranks(comm, sample.exposed()));
+    waited.push_back(mean_of_ranks(comm, sample.exposed(), "waits"));
   }
-  return {mean_of_ranks(comm, table.seconds), median(exposed), mean_of_ranks(comm, predicted.seconds),
-          mean_of_ranks(comm, predicted.exposed), median(waited) - median(exposed)};
+  return {mean_of_ranks(comm, table.seconds, "step"), median(exposed),
+          mean_of_ranks(comm, predicted.seconds, "predicted step"),
+          mean_of_ranks(comm, predicted.exposed, "predicted waits"), median(waited) - median(exposed)};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/instruction_set.hpp"
 #include "core/parallel.hpp"
 #include "core/text.hpp"
 #include "trainer/bench/comm.hpp"
@@ -36,20 +37,25 @@ Config config_of(Communicator& comm, const BenchOptions& options) {
 }
 
 std::string head(const Machine& machine, int ranks) {
-  return fmt::format("{}, {} rank{}, {} thread{} each", machine.device().name(), ranks, ranks == 1 ? "" : "s",
-                     thread_count(), thread_count() == 1 ? "" : "s");
+  const std::string set = machine.is_cpu() ? fmt::format(" ({})", spelling(instruction_set())) : "";
+  return fmt::format("{}{}, {} rank{}, {} thread{} each", machine.device().name(), set, ranks,
+                     ranks == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s");
+}
+
+void tell(const MatrixPeak& peak) {
+  if (!peak.remark.empty()) fmt::print(stderr, "{}\n", peak.remark);
 }
 
 void print_ops(const std::vector<OpSpeed>& speeds, const Ceilings& ceilings) {
-  fmt::print("products reach {:.1f} GFLOP/s, a copy {:.1f} GB/s\n\n", 1e-9 * ceilings.matrix_peak,
-             1e-9 * ceilings.bandwidth);
-  fmt::print("{:<24}{:>6}{:>12}{:>12}{:>10}{:>10}  shapes\n", "op", "calls", "ms", "GFLOP/s", "GB/s",
-             "share of");
+  fmt::print("products can reach {:.1f} GFLOP/s, a copy {:.1f} GB/s from memory to memory\n\n",
+             1e-9 * ceilings.matrix_peak, 1e-9 * ceilings.memory_bandwidth);
+  fmt::print("{:<24}{:>6}{:>12}{:>12}{:>10}{:>10}{:>11}  shapes\n", "op", "calls", "ms", "GFLOP/s", "GB/s",
+             "copy GB/s", "share of");
   for (const OpSpeed& speed : speeds)
-    fmt::print("{:<24}{:>6}{:>12.4f}{:>12}{:>10.1f}{:>5.0f}% {:<4}  {}\n", speed.op,
+    fmt::print("{:<24}{:>6}{:>12.4f}{:>12}{:>10.1f}{:>10.1f}{:>5.0f}% {:<8}  {}\n", speed.op,
                speed.calls > 0 ? std::to_string(speed.calls) : "-", 1e3 * speed.seconds,
                speed.flops > 0 ? fmt::format("{:.1f}", 1e-9 * speed.flops / speed.seconds) : "-",
-               1e-9 * speed.bytes / speed.seconds, 100 * speed.share, speed.by_products ? "prod" : "copy",
+               1e-9 * speed.bytes / speed.seconds, 1e-9 * speed.copy, 100 * speed.share, name_of(speed.limit),
                speed.shapes);
 }
 
@@ -62,16 +68,19 @@ ordered_json ops_json(const std::vector<OpSpeed>& speeds) {
                     {"seconds", speed.seconds},
                     {"flops_per_s", speed.flops / speed.seconds},
                     {"bytes_per_s", speed.bytes / speed.seconds},
-                    {"ceiling", speed.by_products ? "products" : "copy"},
+                    {"copy_bytes_per_s", speed.copy},
+                    {"ceiling", name_of(speed.limit)},
                     {"share", speed.share}});
   return rows;
 }
 
-void print_step(const StepTable& table, const Config& config) {
+void print_step(const StepTable& table, const Config& config, double sol) {
   const auto tokens = static_cast<double>(config.train.batch * config.train.sequence);
-  fmt::print("step {:.2f} ms, {} tokens/s, exposed communication {:.2f} ms; kernel by kernel {:.2f} ms:\n\n",
-             1e3 * table.seconds, human_count(tokens / table.seconds), 1e3 * table.exposed,
-             1e3 * table.timed_seconds);
+  fmt::print(
+      "step {:.2f} ms, {} tokens/s, sol {:.1f}%, exposed communication {:.2f} ms; kernel by kernel {:.2f} "
+      "ms:\n\n",
+      1e3 * table.seconds, human_count(tokens / table.seconds), 100 * sol, 1e3 * table.exposed,
+      1e3 * table.timed_seconds);
   fmt::print("{:<28}{:>8}{:>12}{:>9}\n", "op", "calls", "ms", "share");
   const auto line = [&](std::string_view name, const std::string& calls, double seconds) {
     fmt::print("{:<28}{:>8}{:>12.3f}{:>8.1f}%\n", name, calls, 1e3 * seconds,
@@ -81,8 +90,9 @@ void print_step(const StepTable& table, const Config& config) {
   line("update, communication, gaps", "", table.rest);
 }
 
-ordered_json step_json(const StepTable& table) {
+ordered_json step_json(const StepTable& table, double sol) {
   ordered_json json = {{"step_seconds", table.seconds},
+                       {"sol", sol},
                        {"exposed_communication_seconds", table.exposed},
                        {"timed_step_seconds", table.timed_seconds},
                        {"ops", ordered_json::array()},
@@ -135,18 +145,22 @@ int bench_ops_command(const BenchOptions& options) {
     const Config config = config_of(comm, options);
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
-    const Ceilings ceilings{measure_matrix_peak(config.run.precision, comm, machine),
-                            measure_copy_bandwidth(machine)};
+    const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, machine);
+    if (comm.rank() == 0) tell(peak);
+    const std::uint64_t cache_bytes = last_level_cache(machine.device());
+    comm.barrier("measuring copies").wait();
+    FastestCopy copy(machine, cache_bytes);
+    const Ceilings ceilings{peak.flops_per_s, copy.bytes_per_s(8.0 * static_cast<double>(cache_bytes)),
+                            [&](double bytes) { return copy.bytes_per_s(bytes); }};
     const Plan plan = make_plan(language_model_training(config.model, micro_batch_shape(config),
                                                         config.run.precision, config.train.recompute),
                                 machine.backend().kernels, thread_count());
-    const std::vector<OpSpeed> speeds =
-        bench_ops(plan, machine, ceilings, last_level_cache(machine.device()));
+    const std::vector<OpSpeed> speeds = bench_ops(plan, machine, ceilings, cache_bytes);
     if (comm.rank() != 0) return 0;
     if (options.json) {
       fmt::print("{}\n", ordered_json{{"device", machine.device().name()},
                                       {"products_flops_per_s", ceilings.matrix_peak},
-                                      {"copy_bytes_per_s", ceilings.bandwidth},
+                                      {"copy_bytes_per_s", ceilings.memory_bandwidth},
                                       {"ops", ops_json(speeds)}}
                              .dump(2));
     } else {
@@ -161,14 +175,18 @@ int bench_step_command(const BenchStepOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     const Config config = config_of(comm, options);
     RankMachine rank(config, comm, account);
+    const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, rank.machine());
     SyntheticRun run(config, rank.ranks(), rank.machine());
     const StepTable table = bench_step(run, options.steps);
     if (comm.rank() != 0) return 0;
+    tell(peak);
+    const double sol =
+        speed_of_light(run.plan().flops_per_step, peak.flops_per_s, comm.size(), table.seconds);
     if (options.json) {
-      fmt::print("{}\n", step_json(table).dump(2));
+      fmt::print("{}\n", step_json(table, sol).dump(2));
     } else {
       fmt::print("{}, {}: ", head(rank.machine(), comm.size()), spelling(config.run.precision));
-      print_step(table, config);
+      print_step(table, config, sol);
     }
     return 0;
   });

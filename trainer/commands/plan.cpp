@@ -35,12 +35,12 @@ DeviceModel measure_cpu(const Config& config, int ranks_per_node) {
   on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
     Machine machine(cpu_device(), account);
     const int cores = threads_of_rank(0, 1), threads = threads_of_rank(config.run.threads, ranks_per_node);
-    set_thread_count(threads);
-    const double peak = measure_matrix_peak(config.run.precision, comm, machine);
+    set_thread_count(std::min(cores, threads * ranks_per_node));
+    const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, machine);
+    if (!peak.remark.empty()) fmt::print(stderr, "{}\n", peak.remark);
     set_thread_count(cores);
     const double bandwidth = measure_copy_bandwidth(machine);
-    device = cpu_model(peak * std::min(1.0, static_cast<double>(cores) / (threads * ranks_per_node)),
-                       bandwidth / ranks_per_node,
+    device = cpu_model(peak.flops_per_s / ranks_per_node, bandwidth / ranks_per_node,
                        available_host_bytes() / static_cast<std::uint64_t>(ranks_per_node),
                        threads * ranks_per_node >= cores);
     return 0;

@@ -3,90 +3,33 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <system_error>
 #include <vector>
 
 #include "comm/agree.hpp"
+#include "core/arithmetic_rate.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/host.hpp"
-#include "core/memory.hpp"
+#include "core/instruction_set.hpp"
 #include "core/parallel.hpp"
-#include "model/ops/kernel.hpp"
-#include "model/ops/linear.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/run/large_product.hpp"
+#include "trainer/run/rank_machine.hpp"
 
 namespace muster {
 namespace {
 
-// A product as large as those of a Transformer's layers, on data that is not all zeros: zeros run faster.
-class Product {
- public:
-  Product(Precision precision, std::int64_t size, Machine& machine)
-      : machine_(machine),
-        size_(size),
-        type_{{size_, size_}, precision == Precision::bf16 ? DType::bf16 : DType::f32},
-        kernel_(machine.backend().kernels.at(op_.name())),
-        x_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()),
-        w_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()),
-        y_(account_, MemoryKind::activations, type_.bytes(), machine.device().memory()) {
-    std::vector<std::byte> values(type_.bytes());
-    for (std::int64_t i = 0; i < type_.elements(); ++i) {
-      const float value = static_cast<float>((i * 2654435761u >> 8) & 0xffff) * 0x1p-16f - 0.5f;
-      if (precision == Precision::bf16)
-        reinterpret_cast<bf16*>(values.data())[i] = bf16(value);
-      else
-        reinterpret_cast<float*>(values.data())[i] = value;
-    }
-    machine.stream().copy(x_.data(), values.data(), values.size());
-    machine.stream().copy(w_.data(), values.data(), values.size());
-    machine.stream().synchronize();
-    const std::vector<TensorType> inputs = {type_, type_, {}}, outputs = {type_};
-    if (kernel_.workspace)
-      workspace_ = Buffer(account_, MemoryKind::activations,
-                          kernel_.workspace(op_, inputs, outputs, thread_count()), machine.device().memory());
-  }
-
-  // FLOP/s of one run.
-  double run() {
-    const auto begin = machine_.stream().timestamp();
-    machine_.stream().enqueue([this](NativeStream native) {
-      const std::vector<TensorView> inputs = {{x_.data(), &type_}, {w_.data(), &type_}, {}},
-                                    outputs = {{y_.data(), &type_}};
-      KernelArgs args;
-      args.inputs = inputs;
-      args.outputs = outputs;
-      args.workspace = workspace_.data();
-      args.stream = native;
-      args.context = machine_.backend().context.get();
-      kernel_.run(op_, args);
-    });
-    const auto end = machine_.stream().timestamp();
-    machine_.stream().synchronize();
-    return flops() / (end() - begin());
-  }
-  double flops() const { return 2.0 * std::pow(static_cast<double>(size_), 3); }
-
- private:
-  Machine& machine_;
-  MemoryAccount account_;  // of its own: gone before a run takes its memory
-  std::int64_t size_;
-  Linear op_{Activation::none, false};
-  TensorType type_;
-  Kernel kernel_;
-  Buffer x_, w_, y_, workspace_;
-};
-
-// What this host has reached before with as many ranks and threads, in a file of its user's cache; a busy
-// moment now must not make later steps look faster than light. A cache that cannot be read or written is no
-// cache.
-std::filesystem::path cache_file(Precision precision, const Communicator& comm, const Device& device) {
+// What this host has reached before with as many ranks and threads, in a file of its user's cache. A cache that cannot be
+// read or written is no cache.
+std::filesystem::path cache_file(const std::string& what, Precision precision, const Communicator& comm) {
   const auto variable = [](const char* name) {
     const char* value = std::getenv(name);
     return std::filesystem::path(value != nullptr ? value : "");
@@ -95,9 +38,8 @@ std::filesystem::path cache_file(Precision precision, const Communicator& comm, 
   if (cache.empty() && home.empty()) return {};
   const std::filesystem::path folder = cache.empty() ? home / ".cache" : cache;
   return folder / "muster" /
-         fmt::format("matrix-peak-{}-{}-{}-{}x{}", host_name(),
-                     device.kind() == DeviceKind::cpu ? "cpu" : "cuda", spelling(precision),
-                     comm.local_size(), thread_count());
+         fmt::format("{}-{}-{}-{}x{}", what, host_name(), spelling(precision), comm.local_size(),
+                     thread_count());
 }
 
 double read_peak(const std::filesystem::path& file) {
@@ -116,23 +58,56 @@ void keep_peak(const std::filesystem::path& file, double peak) {
   }
 }
 
-// Large products are faster, up to a size that depends on the device.
-std::unique_ptr<Product> long_enough(Precision precision, Machine& machine) {
-  constexpr std::int64_t smallest = 512, largest = 8192;
-  for (std::int64_t size = smallest;; size *= 2) {
-    auto product = std::make_unique<Product>(precision, size, machine);
-    double flops = 0;
-    for (int run = 0; run < 3; ++run) flops = std::max(flops, product->run());
-    if (size == largest || product->flops() / flops > 5e-3) return product;
+// Of what the ranks of a host got of its cores, and what they asked for.
+struct CoresGot {
+  double got = 0, asked = 0;
+};
+
+// The host whose ranks got least, if that is so little that a step shows it.
+std::string remark_on_others(Communicator& comm, CoresGot mine) {
+  constexpr double usual = 0.85;  // a clock that rises and falls looks like less
+  std::string packed(sizeof mine, 0);
+  std::memcpy(packed.data(), &mine, sizeof mine);
+  std::map<std::string, CoresGot> hosts;
+  for (const std::string& rank : gather_strings(comm, packed + host_identity(), "cores that ranks got")) {
+    CoresGot its;
+    std::memcpy(&its, rank.data(), sizeof its);
+    CoresGot& host = hosts[rank.substr(sizeof its)];
+    host.got += its.got;
+    host.asked += its.asked;
   }
+  const auto share = [](const auto& host) { return host.second.got / host.second.asked; };
+  const auto least = std::ranges::min_element(hosts, {}, share);
+  if (share(*least) >= usual) return {};
+  const std::string name = least->first.substr(0, least->first.find(' '));
+  return fmt::format(
+      "others use the cores: {} got {:.0f}% of the {:.3g} {} asked for; times and sol are lower than alone",
+      comm.size() == 1 ? "this process" : "the ranks on " + name, 100 * share(*least), least->second.asked,
+      comm.size() == 1 ? "it" : "they");
 }
 
-}  // namespace
+MatrixPeak measure_cores(Precision precision, Communicator& comm) {
+  constexpr double long_enough = 0.2, long_enough_again = 0.1;  // s; a system divides a core by some 5 ms
+  const DType type = precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const double share = static_cast<double>(threads_of_rank(0, 1)) / ranks_on_my_cores(comm);
+  const double cores = std::min<double>(thread_count(), share);
+  const std::filesystem::path file =
+      cache_file(fmt::format("core-peak-{}", spelling(instruction_set())), precision, comm);
+  const double before = read_peak(file);
+  comm.barrier("measuring the matrix peak").wait();
+  const ArithmeticRate rate = measure_arithmetic(register_loop(instruction_set(), type),
+                                                 before > 0 ? long_enough_again : long_enough);
+  MatrixPeak peak;
+  peak.flops_per_s = mean_of_ranks(comm, cores * std::max(before, rate.per_core), "matrix peak");
+  if (comm.local_rank() == 0 && rate.per_core > before) keep_peak(file, rate.per_core);
+  peak.remark = remark_on_others(comm, {rate.cores, cores});
+  return peak;
+}
 
-double measure_matrix_peak(Precision precision, Communicator& comm, Machine& machine) {
+MatrixPeak measure_gpus(Precision precision, Communicator& comm, Machine& machine) {
   using Clock = std::chrono::steady_clock;
-  const std::unique_ptr<Product> product = long_enough(precision, machine);
-  const std::filesystem::path file = cache_file(precision, comm, machine.device());
+  const std::unique_ptr<LargeProduct> product = large_product(precision, machine);
+  const std::filesystem::path file = cache_file("matrix-peak-cuda", precision, comm);
   double before = comm.rank() == 0 ? read_peak(file) : 0;
   comm.broadcast(std::as_writable_bytes(std::span(&before, 1)), 0, "matrix peak of other runs").wait();
   comm.barrier("measuring the matrix peak").wait();
@@ -142,7 +117,17 @@ double measure_matrix_peak(Precision precision, Communicator& comm, Machine& mac
   while (Clock::now() < end);
   const double now = least_of_ranks(comm, best, "matrix peak");
   if (comm.rank() == 0 && now > before) keep_peak(file, now);
-  return std::max(now, before);
+  return {std::max(now, before), {}};
+}
+
+}  // namespace
+
+MatrixPeak measure_matrix_peak(Precision precision, Communicator& comm, Machine& machine) {
+  return machine.is_cpu() ? measure_cores(precision, comm) : measure_gpus(precision, comm, machine);
+}
+
+double speed_of_light(double flops, double peak, int ranks, double seconds) {
+  return flops / (peak * ranks * seconds);
 }
 
 }  // namespace muster

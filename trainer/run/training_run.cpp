@@ -13,6 +13,8 @@
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "core/instruction_set.hpp"
+#include "core/parallel.hpp"
 #include "core/text.hpp"
 #include "trainer/build_info.hpp"
 #include "trainer/checkpoint/folder.hpp"
@@ -41,6 +43,15 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What this rank computes with, where that is the processor.
+std::string describe_cores() {
+  const InstructionSet best = instruction_sets_of_processor().back(), used = instruction_set();
+  return fmt::format(
+      "instruction set {}{}, {} thread{} a rank", spelling(used),
+      used == best ? "" : fmt::format(" (MUSTER_INSTRUCTION_SET; there is {})", spelling(best)),
+      thread_count(), thread_count() == 1 ? "" : "s");
 }
 
 class TrainingRun {
@@ -90,7 +101,7 @@ class TrainingRun {
   Loader training_loader_;
   Prefetch prefetch_;
   std::optional<Loader> validation_loader_;
-  double peak_;
+  MatrixPeak peak_;
   ModelState state_;
   Buffer snapshot_;
   std::optional<Watchdog> watchdog_, device_watchdog_;  // where the devices have a communicator of their own
@@ -130,7 +141,10 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
         return Buffer(machine_.host_account(), MemoryKind::checkpoint,
                       snapshot_bytes(plan_, machine_.device().kind()));
       })) {
-  if (rank_0()) tell_data();
+  if (rank_0()) {
+    if (!peak_.remark.empty()) log_->warn("{}", peak_.remark);
+    tell_data();
+  }
   start_or_resume();
   // How long a rank reads files, and others wait for it, says nothing of whether it lives.
   watchdog_.emplace(comm_, config_.run.watchdog);
@@ -150,9 +164,11 @@ std::string TrainingRun::agree_on_fingerprint() const {
   agree(comm_, "comparing fingerprints", [&] {
     if (config_.train.reduction == Reduction::invariant && mine != all[0])
       throw UserError(
-          "rank {} on {} runs another binary, libraries or processor than rank 0 ({} instead of {}), and "
-          "train.reduction = \"invariant\" wants them alike: start all ranks alike, or a new run with "
-          "\"fast\"",
+          "rank {} on {} runs another binary, libraries or instruction set than rank 0 ({} instead of {}), "
+          "and "
+          "train.reduction = \"invariant\" wants them alike: start all ranks alike "
+          "(MUSTER_INSTRUCTION_SET=avx2 "
+          "on all of them, say, where their processors differ), or a new run with \"fast\"",
           comm_.rank(), host_name(), mine, all[0]);
   });
   return mine;
@@ -207,6 +223,7 @@ Attempt TrainingRun::begin_attempt() {
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
+  if (machine_.is_cpu()) log->info("{}", describe_cores());
   if (!rank_0()) return log;
   if (const auto before = attempt_.previous(); before && before->alive)
     log->info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
@@ -405,7 +422,7 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   record.skipped = result.skipped;
   record.seconds = step_seconds;
   record.tokens_per_s = tokens / step_seconds;
-  record.sol = plan_.flops_per_step / (peak_ * plan_.ranks * step_seconds);
+  record.sol = speed_of_light(plan_.flops_per_step, peak_.flops_per_s, plan_.ranks, step_seconds);
   record.wait_data_ms = result.wait_data_ms;
   record.wait_comm_ms = 1e3 * std::accumulate(result.waits.begin(), result.waits.end(), 0.0);
   record.eval_loss = std::exchange(fresh_eval_loss_, std::nullopt);

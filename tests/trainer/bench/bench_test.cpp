@@ -48,7 +48,8 @@ TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
   const Plan plan = make_plan(
       language_model_training(config.model, micro_batch_shape(config), Precision::f32, Recompute::none),
       machine.backend().kernels, thread_count());
-  const std::vector<OpSpeed> speeds = bench_ops(plan, machine, {1e11, 1e10}, 16 << 10);
+  const std::vector<OpSpeed> speeds = bench_ops(
+      plan, machine, {1e11, 1e10, [](double bytes) { return bytes < 1e4 ? 2e10 : 1e10; }}, 16 << 10);
 
   std::int64_t calls = 0;
   std::set<std::string> seen;
@@ -57,9 +58,13 @@ TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
     EXPECT_TRUE(seen.insert(speed.op + speed.shapes).second) << speed.op;
     EXPECT_GT(speed.seconds, 0) << speed.op;
     EXPECT_GT(speed.bytes, 0) << speed.op;
-    const double least = std::max(speed.flops / 1e11, speed.bytes / 1e10);
-    EXPECT_DOUBLE_EQ(speed.share, least / speed.seconds) << speed.op;
-    EXPECT_EQ(speed.by_products, speed.flops / 1e11 > speed.bytes / 1e10) << speed.op;
+    EXPECT_EQ(speed.copy, speed.bytes < 1e4 ? 2e10 : 1e10) << speed.op;
+    const double products = speed.flops / 1e11, copy = speed.bytes / speed.copy;
+    EXPECT_DOUBLE_EQ(speed.share, std::max(products, copy) / speed.seconds) << speed.op;
+    EXPECT_EQ(speed.limit, products > copy            ? Limit::products
+                           : speed.bytes > (16 << 10) ? Limit::copy
+                                                      : Limit::cache)
+        << speed.op;
   }
   EXPECT_EQ(calls, static_cast<std::int64_t>(plan.steps.size()));
   for (const char* op : {"adamw", "block_squares", "add", "to_bf16"})

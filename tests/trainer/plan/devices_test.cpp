@@ -69,7 +69,8 @@ TEST(Devices, that_are_not_in_the_table_are_refused_with_the_nearest_name) {
 TEST(Devices, a_cpu_is_what_was_measured) {
   const DeviceModel cpu = cpu_model(2e11, 2e10, 1 << 30, true);
   EXPECT_EQ(cpu.kind, DeviceKind::cpu);
-  EXPECT_EQ(cpu.product_rate, 2e11);
+  EXPECT_LT(cpu.product_rate, 2e11);  // no product is as fast as registers
+  EXPECT_GT(cpu.product_rate, 1.6e11);
   EXPECT_EQ(cpu.bandwidth, 2e10);
   EXPECT_EQ(cpu.memory_bytes, 1u << 30);
   EXPECT_EQ(cpu.peak, 0);  // no data sheet, no mfu
