@@ -12,12 +12,14 @@
 #include <nlohmann/json.hpp>
 #include <oneapi/dnnl/dnnl.h>
 #include <set>
+#include <span>
 #include <spdlog/version.h>
 #include <sstream>
 #include <toml++/toml.h>
 #include <xxhash.h>
 
 #include "core/hash.hpp"
+#include "core/instruction_set.hpp"
 
 namespace muster {
 namespace {
@@ -33,11 +35,13 @@ std::string cpu_field(const std::string& name) {
   return "unknown";
 }
 
-// The instruction sets among the processor's flags by which libraries choose their kernels.
-std::string instruction_sets() {
-  constexpr std::array known = {"avx2",     "fma",         "avx512f",     "avx512bw",
-                                "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-                                "amx_tile", "amx_bf16",    "amx_int8",    "avx_vnni"};
+// Those of the processor's flags by which libraries choose their kernels: all of them, or those of the C library.
+enum class Chooser : std::uint8_t { any, c_library };
+
+std::string instruction_sets(Chooser chooser) {
+  constexpr std::array all = {"avx2",        "fma",         "avx512f",  "avx512bw", "avx512vl", "avx512_vnni",
+                              "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "avx_vnni"};
+  const std::span known = std::span(all).first(chooser == Chooser::c_library ? 2 : all.size());
   std::istringstream flags(cpu_field("flags"));
   std::set<std::string> mine;
   for (std::string flag; flags >> flag;) mine.insert(flag);
@@ -92,8 +96,11 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
 }
 
 std::string fingerprint(const std::string& device) {
-  return fmt::format("binary {}; {}; onednn {}; glibc {}; {}", hex(hash_file("/proc/self/exe")),
-                     instruction_sets(), dnnl_version_text(), gnu_get_libc_version(), device);
+  // oneDNN computes only where there are tiles, on whatever it finds.
+  const Chooser chooser = instruction_set() == InstructionSet::amx ? Chooser::any : Chooser::c_library;
+  return fmt::format("binary {}; {} ({}); onednn {}; glibc {}; {}", hex(hash_file("/proc/self/exe")),
+                     spelling(instruction_set()), instruction_sets(chooser), dnnl_version_text(),
+                     gnu_get_libc_version(), device);
 }
 
 std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
@@ -108,7 +115,8 @@ std::string describe_run(std::int64_t attempt, const std::vector<std::string>& h
   json["hosts"] = hosts;
   json["device"] = device;
   json["cpu"] = cpu_field("model name");
-  json["instruction_sets"] = instruction_sets();
+  json["instruction_sets"] = instruction_sets(Chooser::any);
+  json["instruction_set"] = spelling(instruction_set());
   json["compiler"] = "gcc " __VERSION__;
   for (const auto& [name, text] : library_versions()) json["libraries"][name] = text;
   json["fingerprint"] = fingerprint;

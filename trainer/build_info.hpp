@@ -13,12 +13,12 @@ std::string version();  // "0.1.0"
 // Names and versions of the libraries that the program runs with.
 std::vector<std::pair<std::string, std::string>> library_versions();
 
-// What the bits of a computation depend on beside its configuration: the hash of this binary, the instruction
-// sets of this processor, the versions of libraries that compute, the device's own (Machine::fingerprint). Equal
-// texts promise equal bits.
+// What the bits of a computation depend on beside its configuration: the hash of this binary, the instruction set in use
+// (core/instruction_set.hpp) and what libraries look for in the processor, their versions, the device's own
+// (Machine::fingerprint). Equal texts promise equal bits.
 std::string fingerprint(const std::string& device);
 
-// The content of run.json. `hosts`: the host of each rank.
+// The content of run.json, by rank 0. `hosts`: the host of each rank.
 std::string describe_run(std::int64_t attempt, const std::vector<std::string>& hosts,
                          const std::string& device, const std::string& fingerprint);
 

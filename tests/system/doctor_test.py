@@ -1,5 +1,6 @@
 """The doctor names what is there and what is missing, each with its remedy, on any machine and without root."""
 
+import json
 import os
 import re
 import subprocess
@@ -44,8 +45,10 @@ class Doctor(unittest.TestCase):
         (folder / name).chmod(0o755)
         return str(folder)
 
-    def examine(self, path=None, binary=None):
+    def examine(self, path=None, binary=None, wanted_set=None):
         environment = {**os.environ, "PATH": path or os.environ["PATH"], "MUSTER": binary or muster.BINARY}
+        if wanted_set:
+            environment["MUSTER_INSTRUCTION_SET"] = wanted_set
         return subprocess.run([sys.executable, str(DOCTOR)], env=environment, capture_output=True, text=True)
 
     def line(self, done, subject):
@@ -58,9 +61,24 @@ class Doctor(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(done.stderr, "")
         self.assertIn("Training runs here, on ", done.stdout)
-        for subject in ("cores", "memory", "/dev/shm", "locked memory", "network", "MPI", "MPI and CUDA", "HDF5",
+        for subject in ("cores", "instruction sets", "memory", "/dev/shm", "locked memory", "network", "MPI", "MPI and CUDA", "HDF5",
                         "muster", "driver", "CUDA toolkit", "cuBLAS", "cuDNN", "NCCL"):
             self.line(done, subject)
+
+    def test_the_instruction_set_in_use_is_the_one_that_the_program_says(self):
+        used = re.search(r"(\w+) is used", self.line(self.examine(), "instruction sets"))[1]
+        data = muster.prepare(self.room / "data")
+        config = self.room.config("little", f"[data]\npath = '{data}'\n[model]\nlayers = 1\nwidth = 32\nheads = 2\n"
+                                  "[train]\nsteps = 1\nbatch = 8\nsequence = 16\n")
+        done = muster.call("train", config, f"--run.dir={self.room / 'run'}", "--run.device=cpu")
+        self.assertEqual(done.code, 0, done)
+        self.assertIn(f"instruction set {used}, ", done.out)
+        self.assertEqual(json.loads((self.room / "run/run.json").read_text())["instruction_set"], used)
+
+    def test_an_instruction_set_that_the_processor_lacks_is_named(self):
+        done = self.examine(wanted_set="avx1024")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("unset MUSTER_INSTRUCTION_SET", self.line(done, "instruction sets"))
 
     def test_whatever_is_missing_has_its_remedy(self):
         for done in (self.examine(), self.examine(path=self.program("nvidia-smi", SILENT_DRIVER))):

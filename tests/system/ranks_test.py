@@ -4,7 +4,9 @@ One small model a family, with everything that could depend on ranks switched on
 apart, targets ignored in unequal numbers.
 """
 
+import os
 import re
+import subprocess
 import unittest
 from pathlib import Path
 
@@ -128,6 +130,20 @@ class Ranks(unittest.TestCase):
             with self.subTest(ranks=ranks):
                 loss = self.train(ranks, settings)[1][0]["loss"]
                 self.assertLessEqual(abs(loss - wanted), 1e-6 * wanted)
+
+    def test_ranks_with_unlike_instruction_sets_are_refused_with_the_remedy(self):
+        least = "sse2" if os.uname().machine == "x86_64" else "neon"
+        options = ["train", self.config, f"--run.dir={self.room / 'unlike'}", "--run.device=cpu"]
+        command = ["mpirun", "--bind-to", "none", "-n", "1", muster.BINARY, *options,
+                   ":", "-n", "1", "-x", f"MUSTER_INSTRUCTION_SET={least}", muster.BINARY, *options]
+        done = subprocess.run(command, env=muster.mpi_environment(), capture_output=True, text=True, errors="replace")
+        done = muster.Finished(done.returncode, done.stdout, done.stderr)
+        if f"instruction set {least}, " in done.out:
+            self.skipTest(f"this processor has nothing but {least}")
+        self.assertEqual(done.code, muster.USER_ERROR, done)
+        self.assertEqual(len(done.complaints()), 1, done)
+        for named in ("rank 1", f"; {least} (", "MUSTER_INSTRUCTION_SET"):
+            self.assertIn(named, done.complaints()[0])
 
     def test_each_rank_sends_what_the_plan_says(self):
         # The trainer itself ends as a defect where it sends more; here the figures of the log are read.
