@@ -1,6 +1,7 @@
 #include "model/ops/cpu/matmul.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "core/error.hpp"
@@ -26,22 +27,33 @@ constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_
 
 // C is cut into tiles of m x n; a task computes one of them, over the whole depth.
 struct Tile {
-  std::int64_t m = 1024, n = 768;
+  std::int64_t m = 0, n = 0;
 };
 
-// Enough tiles to keep the threads busy to the end, but no smaller than pays for packing their blocks.
+// The tiles that should take least time: to pack an element costs about as much as 16 products, and the thread with most
+// tiles counts. Four a thread if the shape allows, so that a thread which others delay holds up little.
 Tile tile_of(const MatmulShape& shape, int threads) {
-  Tile tile;
-  const auto too_few = [&] {
-    return divide_up(shape.m, tile.m) * divide_up(shape.n, tile.n) < (threads == 1 ? 1 : 4 * threads);
-  };
-  while (too_few() && tile.m > 256) tile.m /= 2;
-  while (too_few() && tile.n > 96) tile.n /= 2;
-  while (too_few() && tile.m > 64) tile.m /= 2;
-  const auto even = [](std::int64_t extent, std::int64_t at_most, std::int64_t multiple) {
-    return round_up(divide_up(extent, divide_up(extent, at_most)), multiple);
-  };
-  return {even(shape.m, tile.m, panel_rows), even(shape.n, tile.n, panel_columns)};
+  constexpr std::int64_t least_m = 64, most_m = 1024, least_n = 96, most_n = 768, packing = 16;
+  const std::int64_t wanted = threads == 1 ? 1 : 4 * threads;
+  Tile best{round_up(shape.m, panel_rows), round_up(shape.n, panel_columns)};
+  std::int64_t best_cost = std::numeric_limits<std::int64_t>::max(), best_tiles = 0;
+  for (std::int64_t m_parts = divide_up(shape.m, most_m); m_parts <= divide_up(shape.m, least_m); ++m_parts) {
+    const std::int64_t m = round_up(divide_up(shape.m, m_parts), panel_rows);
+    for (std::int64_t n_parts = divide_up(shape.n, most_n); n_parts <= divide_up(shape.n, least_n);
+         ++n_parts) {
+      const std::int64_t n = round_up(divide_up(shape.n, n_parts), panel_columns);
+      const std::int64_t tiles = divide_up(shape.m, m) * divide_up(shape.n, n);
+      const std::int64_t cost = divide_up(tiles, threads) * (m * n + packing * (m + n));
+      const std::int64_t enough = std::min(tiles, wanted);
+      if (enough > best_tiles || (enough == best_tiles && cost < best_cost)) {
+        best = {m, n};
+        best_cost = cost;
+        best_tiles = enough;
+      }
+      if (tiles > 16 * wanted) break;  // smaller ones cost more
+    }
+  }
+  return best;
 }
 
 // Whether something is done to an element's sum before it is written.
