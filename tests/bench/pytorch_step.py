@@ -13,12 +13,25 @@ import pathlib
 import statistics
 import time
 
+import h5py
 import numpy as np
 import torch
 
 from pytorch_model import loss_sum, make_parameters, read_config, rotary_tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def load_weights(checkpoint, parameters):
+    """Fills the parameters from the files of a checkpoint (docs/formats.md)."""
+    with torch.no_grad():
+        for path in pathlib.Path(checkpoint).glob("rank-*.h5"):
+            with h5py.File(path) as file:
+                for name, parameter in parameters.items():
+                    part = file[f"master/{name}"]
+                    flat, values = parameter.view(-1), torch.from_numpy(part[...]).flatten()
+                    for begin, end in zip(part.attrs["begin"], part.attrs["end"]):
+                        flat[begin:end], values = values[: end - begin], values[end - begin :]
 
 
 def main():
@@ -36,6 +49,7 @@ def main():
     options.add_argument("--until", type=float, help="seconds since 1970: no more steps once it has passed, but one")
     options.add_argument("--compile", action="store_true")
     options.add_argument("--tokens", help="file of token ids to train on; random ids without it")
+    options.add_argument("--weights", help="folder of a checkpoint of Muster to start from; random weights without it")
     options.add_argument("--token-type", choices=("u16", "u32"), default="u16")
     chosen = options.parse_args()
 
@@ -45,6 +59,8 @@ def main():
         torch.set_num_threads(chosen.threads)
     config = read_config(chosen.config, chosen.vocabulary, chosen.sequence)
     parameters = make_parameters(config, chosen.device)
+    if chosen.weights:
+        load_weights(chosen.weights, parameters)
     tables = rotary_tables(config, chosen.sequence, chosen.device) if config.family == "llama" else None
     matrices = [p for p in parameters.values() if p.ndim > 1]
     vectors = [p for p in parameters.values() if p.ndim == 1]
