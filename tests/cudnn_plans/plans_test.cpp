@@ -21,7 +21,7 @@ AttentionLibrary& library(const Device& device) {
   static std::map<int, std::unique_ptr<AttentionLibrary>> libraries;
   auto& library = libraries[device.compute_capability];
   if (!library) {
-    std::ifstream file(std::string(MUSTER_CUDNN_DEVICES) + device.name + ".json");
+    std::ifstream file(std::string("tests/cudnn_plans/devices/") + device.name + ".json");
     EXPECT_TRUE(file.good());
     std::ostringstream properties;
     properties << file.rdbuf();
