@@ -1,7 +1,9 @@
-# CUDA: found by itself, or left out. MUSTER_CUDA = "auto" (the toolkit if there is one), "on", "off", or "host": the
-# CUDA backend linked with the stand-in of tests/cuda_on_host instead of NVIDIA's libraries, to run without a GPU.
+# CUDA: MUSTER_CUDA = "auto" (for this machine's GPUs if there are any, and the toolkit), "on" (for all GPUs, which is
+# nearly half of the build's time), "off", or "host": the CUDA backend linked with the stand-in of tests/cuda_on_host
+# instead of NVIDIA's libraries, to run without a GPU.
 set(MUSTER_CUDA "auto" CACHE STRING "auto, on, off, or host")
-set(MUSTER_CUDA_ARCHITECTURES "80;90;100" CACHE STRING "GPUs to compile for; PTX of the last is added")
+set(MUSTER_CUDA_ARCHITECTURES "" CACHE STRING
+    "GPUs to compile for, as 80;90;100; PTX of the last is added; empty: this machine's (auto) or all of them (on)")
 
 # Wheels of NVIDIA's toolkit, where launch/setup --cuda put them.
 list(APPEND CMAKE_PREFIX_PATH ${PROJECT_SOURCE_DIR}/.cuda)
@@ -16,9 +18,31 @@ function(muster_without_cuda why)
   message(STATUS "CUDA: ${why}; ./launch/setup --cuda installs what is missing")
 endfunction()
 
+# Compute capabilities of this machine's GPUs, as 80;90, of those that Muster runs on; empty without a driver.
+function(muster_own_gpus result)
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+                  OUTPUT_VARIABLE told RESULT_VARIABLE failed ERROR_QUIET)
+  set(own)
+  if(failed EQUAL 0)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]" own "${told}")
+    list(TRANSFORM own REPLACE "\\." "")
+    list(FILTER own EXCLUDE REGEX "^[0-7].$")  # older than 8.0
+    list(SORT own COMPARE NATURAL)
+    list(REMOVE_DUPLICATES own)
+  endif()
+  set(${result} ${own} PARENT_SCOPE)
+endfunction()
+
+set(architectures 80 90 100)
+if(MUSTER_CUDA STREQUAL "auto")
+  muster_own_gpus(architectures)
+endif()
+
 if(MUSTER_CUDA STREQUAL "host")
   find_path(CUDA_INCLUDE_DIR cuda_runtime.h PATHS /usr/local/cuda/include ${PROJECT_SOURCE_DIR}/.cuda/include REQUIRED)
   set(MUSTER_HAS_CUDA ON)
+elseif(MUSTER_CUDA STREQUAL "auto" AND NOT architectures)
+  message(STATUS "CUDA: no GPU here; MUSTER_CUDA=on compiles for others")
 elseif(NOT MUSTER_CUDA STREQUAL "off")
   # What was not found before may have come since.
   if(NOT CMAKE_CUDA_COMPILER)
@@ -28,7 +52,10 @@ elseif(NOT MUSTER_CUDA STREQUAL "off")
       set(CMAKE_CUDA_COMPILER ${nvcc})
     endif()
   endif()
-  list(GET MUSTER_CUDA_ARCHITECTURES -1 last)
+  if(MUSTER_CUDA_ARCHITECTURES)
+    set(architectures ${MUSTER_CUDA_ARCHITECTURES})
+  endif()
+  list(GET architectures -1 last)
   get_filename_component(toolkit "${CMAKE_CUDA_COMPILER}" DIRECTORY)
   find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${toolkit}/../lib64 ${toolkit}/../lib PATHS /usr/local/cuda/lib64)
   set(asked "${CMAKE_CUDA_COMPILER} for sm_${last}")
@@ -49,7 +76,7 @@ elseif(NOT MUSTER_CUDA STREQUAL "off")
     muster_without_cuda("there is no NCCL")
   else()
     set(MUSTER_HAS_CUDA ON)
-    set(CMAKE_CUDA_ARCHITECTURES ${MUSTER_CUDA_ARCHITECTURES})
+    set(CMAKE_CUDA_ARCHITECTURES ${architectures})
     list(TRANSFORM CMAKE_CUDA_ARCHITECTURES APPEND "-real")
     list(APPEND CMAKE_CUDA_ARCHITECTURES ${last}-virtual)
     enable_language(CUDA)
@@ -68,6 +95,19 @@ elseif(NOT MUSTER_CUDA STREQUAL "off")
   endif()
 endif()
 
+# For --version.
+set(MUSTER_BACKENDS "cpu")
+if(MUSTER_CUDA STREQUAL "host")
+  string(APPEND MUSTER_BACKENDS ", cuda (a stand-in on the host, for tests)")
+elseif(MUSTER_HAS_CUDA)
+  list(JOIN architectures ", " compiled_for)
+  string(APPEND MUSTER_BACKENDS ", cuda (sm ${compiled_for} with nccl")
+  if(MUSTER_CUDNN)
+    string(APPEND MUSTER_BACKENDS " and cudnn")
+  endif()
+  string(APPEND MUSTER_BACKENDS ")")
+endif()
+
 # What CUDA sources need, whichever of the two they are linked with; empty without CUDA.
 add_library(muster_cuda INTERFACE)
 if(MUSTER_CUDA STREQUAL "host")
@@ -79,4 +119,4 @@ elseif(MUSTER_HAS_CUDA)
   target_include_directories(muster_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(muster_cuda INTERFACE CUDA::cudart CUDA::cublasLt ${NCCL_LIBRARY})
 endif()
-message(STATUS "CUDA: ${MUSTER_CUDA}, compiled in: ${MUSTER_HAS_CUDA}, cuDNN: ${MUSTER_CUDNN}")
+message(STATUS "Backends: ${MUSTER_BACKENDS}")
