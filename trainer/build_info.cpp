@@ -74,6 +74,12 @@ std::string dnnl_version_text() {
 }  // namespace
 
 std::string version() { return MUSTER_VERSION; }
+std::string backends() { return MUSTER_BACKENDS; }
+
+std::string describe_build() {
+  return fmt::format("muster {}\ncommit {}\nbackends {}", version(),
+                     commit().empty() ? "unknown: built without git" : commit(), backends());
+}
 
 std::vector<std::pair<std::string, std::string>> library_versions() {
   const auto triple = [](int major, int minor, int patch) {
@@ -107,6 +113,8 @@ std::string describe_run(std::int64_t attempt, const std::vector<std::string>& h
                          const std::string& device, const std::string& fingerprint) {
   nlohmann::ordered_json json;
   json["muster"] = version();
+  json["commit"] = commit();
+  json["backends"] = backends();
   json["attempt"] = attempt;
   json["started"] =
       fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",

@@ -9,6 +9,11 @@
 namespace muster {
 
 std::string version();  // "0.1.0"
+std::string commit();   // "7257ceb1a2f0", with "-dirty" behind it where files were changed; empty without git
+std::string backends();  // "cpu, cuda (sm 80, 90, 100 with nccl and cudnn)"
+
+// What --version prints.
+std::string describe_build();
 
 // Names and versions of the libraries that the program runs with.
 std::vector<std::pair<std::string, std::string>> library_versions();

@@ -281,7 +281,7 @@ Command read_command_line(std::vector<std::string> arguments) {
     return print(guide);
   const auto line = std::make_shared<Line>();
   line->overrides = take_overrides(arguments);
-  line->app.set_version_flag("--version", "muster " + version());
+  line->app.set_version_flag("--version", describe_build());
   line->app.require_subcommand(1);
   for (const auto add :
        {add_prepare, add_train, add_plan, add_evaluate, add_generate, add_checkpoint, add_bench})

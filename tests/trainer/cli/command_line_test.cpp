@@ -1,6 +1,7 @@
 #include "trainer/cli/command_line.hpp"
 
 #include <gtest/gtest.h>
+#include <regex>
 
 #include "core/error.hpp"
 #include "trainer/build_info.hpp"
@@ -63,7 +64,14 @@ TEST(CommandLine, the_help_of_train_lists_every_key) {
   for (const Key& key : keys()) EXPECT_NE(text.find(std::string(key.name)), std::string::npos) << key.name;
 }
 
-TEST(CommandLine, tells_its_version) { EXPECT_EQ(output_of({"--version"}), "muster " + version() + "\n"); }
+TEST(CommandLine, tells_its_version_commit_and_backends) {
+  const std::string text = output_of({"--version"});
+  EXPECT_TRUE(std::regex_match(
+      text, std::regex("muster [0-9]+\\.[0-9]+\\.[0-9]+\n"
+                       "commit ([0-9a-f]{12}(-dirty)?|unknown: built without git)\nbackends cpu.*\n")))
+      << text;
+  EXPECT_EQ(backends().find("cuda") != std::string::npos, MUSTER_HAS_CUDA) << backends();
+}
 
 TEST(CommandLine, a_misspelt_command_is_refused_with_the_nearest) {
   EXPECT_EQ(refusal_of({"trian", "a.toml"}), "unknown command trian; did you mean train?");
