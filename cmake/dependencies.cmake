@@ -18,5 +18,5 @@ find_library(DNNL_LIBRARY dnnl REQUIRED)
 find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
 add_library(DNNL::dnnl INTERFACE IMPORTED)
 target_include_directories(DNNL::dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
-# Its threads are OpenMP's, of gcc's runtime; model/ops/cpu/matmul_onednn.cpp tells that to use one.
+# Its threads are OpenMP's, of gcc's runtime; model/ops/onednn_product.cpp tells that to use one.
 target_link_libraries(DNNL::dnnl INTERFACE ${DNNL_LIBRARY} gomp)

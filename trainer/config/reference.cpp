@@ -44,12 +44,11 @@ std::string keys_as_markdown() {
       "`muster\ntrain FOLDER` goes on with it.\n\n"
       "A key marked *fixed* may not change when a run resumes: the samples, the random numbers or the "
       "arithmetic of\n"
-      "its updates depend on it, and a resumed run arrives where the undisturbed run arrives. What only says "
-      "how\n"
-      "long, where and how comfortably a run runs may change. A dataset may move to another path; it is "
-      "known by\n"
-      "its content. `train.steps` may change to make a run longer; schedules that end there then follow the "
-      "new\n"
+      "its updates depend on it. So a resumed run arrives where the undisturbed run arrives. What only says "
+      "how long,\n"
+      "where and how comfortably a run runs may change. A dataset may move to another path; it is known by "
+      "its\n"
+      "content. `train.steps` may change to make a run longer; schedules that end there then follow the new "
       "end.\n";
   std::string_view section;
   for (const Key& key : keys()) {
