@@ -12,7 +12,7 @@ using testing::TestDevice;
 
 // Two samples of 5 tokens in three documents, 3 | 2 + 5, and two entries unused.
 TEST(DocumentLayout, tells_offsets_in_elements_and_ends_with_empty_documents) {
-  if (!testing::has_device(DeviceKind::cuda)) GTEST_SKIP() << "there is no GPU";
+  if (!testing::has_device({DeviceKind::cuda})) GTEST_SKIP() << "there is no GPU";
   TestDevice device(DeviceKind::cuda);
   const testing::OnDevice<std::int32_t> starts(device, {0, 3, 5, 10, 10, 10});
   constexpr std::int64_t count = 7;  // two more than there are entries for

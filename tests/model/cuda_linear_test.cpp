@@ -30,7 +30,7 @@ using testing::vector;
 class CudaOps : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!testing::has_device(DeviceKind::cuda)) GTEST_SKIP() << "there is no GPU";
+    if (!testing::has_device({DeviceKind::cuda})) GTEST_SKIP() << "there is no GPU";
     device_ = std::make_unique<TestDevice>(DeviceKind::cuda);
   }
   std::unique_ptr<TestDevice> device_;

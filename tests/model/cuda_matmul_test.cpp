@@ -61,7 +61,7 @@ Values inside(const TestTensor& tensor, std::int64_t gap) {
 class CudaMatmul : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!testing::has_device(DeviceKind::cuda)) GTEST_SKIP() << "there is no GPU";
+    if (!testing::has_device({DeviceKind::cuda})) GTEST_SKIP() << "there is no GPU";
     device_ = std::make_unique<TestDevice>(DeviceKind::cuda);
     matmuls_ = std::make_unique<cuda::Matmuls>();
   }
