@@ -109,9 +109,10 @@ class MatrixProduct : public testing::Test {
 };
 
 TEST_F(MatrixProduct, in_f32_reaches_half_of_what_its_instruction_set_reaches_in_registers) {
-  constexpr double wanted = 0.5;
   constexpr int tries = 10;  // whoever shares the core or its caches may slow the product alone
   for (const InstructionSet set : instruction_sets_of_processor()) {
+    // The baseline's 0.6 leaves too little room: SSE2 spends an instruction on each factor of A beside those that count.
+    const double wanted = set == InstructionSet::baseline ? 0.4 : 0.5;
     Product product(set);
     double best = 0;
     for (int i = 0; i < tries && best < wanted; ++i) best = std::max(best, share_of_peak(product, set));
