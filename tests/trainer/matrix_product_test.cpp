@@ -56,7 +56,11 @@ class Product {
       const double begin = cpu_seconds();
       double seconds = 0;
       int runs = 0;
-      for (; seconds < window; seconds = cpu_seconds() - begin, ++runs) run();
+      while (seconds < window) {
+        run();
+        seconds = cpu_seconds() - begin;
+        ++runs;
+      }
       best = std::max(best, 2.0 * rows * depth * columns * runs / seconds);
     }
     return best;
