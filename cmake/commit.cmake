@@ -7,7 +7,8 @@ execute_process(COMMAND git -C ${ROOT} describe --always --dirty --exclude * --a
 if(NOT failed EQUAL 0)
   set(commit "")
 endif()
-set(text "#include \"trainer/build_info.hpp\"\n\nstd::string muster::commit() { return \"${commit}\"; }\n")
+# Of fixed length, so that the rest of the program is the same whatever it says (trainer/build_info.cpp).
+set(text "#include \"trainer/build_info.hpp\"\n\nconst std::array<char, 32> muster::commit_text{\"${commit}\"};\n")
 set(before)
 if(EXISTS ${FILE})
   file(READ ${FILE} before)

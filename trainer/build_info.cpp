@@ -8,6 +8,8 @@
 #include <fstream>
 #include <gnu/libc-version.h>
 #include <hdf5.h>
+#include <iterator>
+#include <link.h>
 #include <mpi.h>
 #include <nlohmann/json.hpp>
 #include <oneapi/dnnl/dnnl.h>
@@ -18,6 +20,7 @@
 #include <toml++/toml.h>
 #include <xxhash.h>
 
+#include "core/error.hpp"
 #include "core/hash.hpp"
 #include "core/instruction_set.hpp"
 
@@ -66,6 +69,16 @@ std::string hdf5_version() {
   return fmt::format("{}.{}.{}", major, minor, patch);
 }
 
+std::uint64_t hash_of_program() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  std::vector<char> program{std::istreambuf_iterator<char>(file), {}};
+  const auto commit_place = place_in_program(commit_text.data());
+  check(commit_place && *commit_place + commit_text.size() <= program.size(),
+        "the program's file names its commit");
+  std::fill_n(program.begin() + static_cast<std::ptrdiff_t>(*commit_place), commit_text.size(), '\0');
+  return hash_bytes(std::as_bytes(std::span(program)));
+}
+
 std::string dnnl_version_text() {
   const dnnl_version_t* v = dnnl_version();
   return fmt::format("{}.{}.{}", v->major, v->minor, v->patch);
@@ -101,10 +114,28 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
   };
 }
 
+std::optional<std::size_t> place_in_program(const void* address) {
+  struct Search {
+    std::uintptr_t address;
+    std::optional<std::size_t> place;
+  } search{reinterpret_cast<std::uintptr_t>(address), {}};
+  const auto in_first = [](dl_phdr_info* object, std::size_t, void* context) {
+    auto& [wanted, place] = *static_cast<Search*>(context);
+    for (const auto& part : std::span(object->dlpi_phdr, object->dlpi_phnum)) {
+      const std::uintptr_t begin = object->dlpi_addr + part.p_vaddr;
+      if (part.p_type == PT_LOAD && wanted >= begin && wanted < begin + part.p_filesz)
+        place = wanted - begin + part.p_offset;
+    }
+    return 1;  // the first object is the program
+  };
+  dl_iterate_phdr(in_first, &search);
+  return search.place;
+}
+
 std::string fingerprint(const std::string& device) {
   // oneDNN computes only where there are tiles, on whatever it finds.
   const Chooser chooser = instruction_set() == InstructionSet::amx ? Chooser::any : Chooser::c_library;
-  return fmt::format("binary {}; {} ({}); onednn {}; glibc {}; {}", hex(hash_file("/proc/self/exe")),
+  return fmt::format("binary {}; {} ({}); onednn {}; glibc {}; {}", hex(hash_of_program()),
                      spelling(instruction_set()), instruction_sets(chooser), dnnl_version_text(),
                      gnu_get_libc_version(), device);
 }

@@ -1,6 +1,8 @@
 #include "trainer/run_folder.hpp"
 
+#include <array>
 #include <filesystem>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <set>
 #include <thread>
@@ -129,6 +131,18 @@ TEST(BuildInfo, the_description_of_a_run_names_hosts_and_libraries) {
   }
   EXPECT_NE(fingerprint("cpu"), fingerprint("cuda"));
   EXPECT_EQ(fingerprint("cpu"), fingerprint("cpu"));
+}
+
+TEST(BuildInfo, finds_the_commit_in_the_programs_file_where_the_fingerprint_leaves_it_out) {
+  const auto place = place_in_program(commit_text.data());
+  ASSERT_TRUE(place);
+  std::ifstream program("/proc/self/exe", std::ios::binary);
+  program.seekg(static_cast<std::streamoff>(*place));
+  std::array<char, 32> text{};
+  program.read(text.data(), text.size());
+  EXPECT_EQ(text, commit_text);
+  const int on_the_stack = 0;
+  EXPECT_FALSE(place_in_program(&on_the_stack));
 }
 
 }  // namespace
