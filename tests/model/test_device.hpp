@@ -81,12 +81,12 @@ class OnDevice {
   Buffer buffer_;
 };
 
-// The backends that are compiled in, the CPU's for each instruction set that has kernels and that this processor has.
+// The backends that are compiled in, the CPU's for each instruction set that has kernels, up to the one in use.
 // Where a GPU's has no GPU to run on, its tests are skipped.
 inline std::vector<TestBackend> compiled_backends() {
   std::vector<TestBackend> backends;
   for (const InstructionSet set : instruction_sets_of_processor())
-    if (set != InstructionSet::amx) backends.push_back({DeviceKind::cpu, set});
+    if (set <= instruction_set() && set != InstructionSet::amx) backends.push_back({DeviceKind::cpu, set});
   if (MUSTER_HAS_CUDA) backends.push_back({DeviceKind::cuda});
   return backends;
 }

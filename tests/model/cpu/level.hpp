@@ -16,8 +16,9 @@
 namespace muster::cpu::MUSTER_ISA {
 
 inline void skip_without_instruction_set() {
-  if (instruction_sets_of_processor().size() <= MUSTER_CPU_LEVEL)
-    GTEST_SKIP() << "this processor lacks " << spelling(static_cast<InstructionSet>(MUSTER_CPU_LEVEL));
+  if (static_cast<int>(instruction_set()) < MUSTER_CPU_LEVEL)
+    GTEST_SKIP() << spelling(instruction_set()) << " is in use, which is less than "
+                 << spelling(static_cast<InstructionSet>(MUSTER_CPU_LEVEL));
 }
 
 class OfLevel : public ::testing::Test {
