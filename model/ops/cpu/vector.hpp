@@ -103,7 +103,7 @@ MUSTER_INLINE Floats load_part(const float* from, std::int64_t count) {
   return reinterpret_cast<Floats>(_mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask)));
 #else
   Floats v{};
-  std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof *from);
+  if (count > 0) std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof *from);
   return v;
 #endif
 }
@@ -114,7 +114,7 @@ MUSTER_INLINE Floats load_part(const bf16* from, std::int64_t count) {
       reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1u), from)));
 #else
   Halves h{};
-  std::memcpy(&h, from, static_cast<std::size_t>(count) * sizeof *from);
+  if (count > 0) std::memcpy(&h, from, static_cast<std::size_t>(count) * sizeof *from);
   return widen(h);
 #endif
 }
@@ -126,7 +126,7 @@ MUSTER_INLINE void store_part(float* to, Floats v, std::int64_t count) {
   const Ints mask = lane_numbers() < static_cast<std::int32_t>(count);
   _mm256_maskstore_ps(to, reinterpret_cast<__m256i>(mask), reinterpret_cast<__m256>(v));
 #else
-  std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof *to);
+  if (count > 0) std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof *to);
 #endif
 }
 
@@ -135,7 +135,7 @@ MUSTER_INLINE void store_part(bf16* to, Floats v, std::int64_t count) {
 #if MUSTER_AVX512
   _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << count) - 1u), reinterpret_cast<__m256i>(h));
 #else
-  std::memcpy(static_cast<void*>(to), &h, static_cast<std::size_t>(count) * sizeof *to);
+  if (count > 0) std::memcpy(static_cast<void*>(to), &h, static_cast<std::size_t>(count) * sizeof *to);
 #endif
 }
 
