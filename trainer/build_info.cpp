@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <filesystem>
 #include <fmt/chrono.h>
 #include <fstream>
 #include <gnu/libc-version.h>
 #include <hdf5.h>
-#include <iterator>
 #include <link.h>
 #include <mpi.h>
 #include <nlohmann/json.hpp>
@@ -70,8 +70,9 @@ std::string hdf5_version() {
 }
 
 std::uint64_t hash_of_program() {
-  std::ifstream file("/proc/self/exe", std::ios::binary);
-  std::vector<char> program{std::istreambuf_iterator<char>(file), {}};
+  const std::string path = "/proc/self/exe";
+  std::vector<char> program(std::filesystem::file_size(path));
+  std::ifstream(path, std::ios::binary).read(program.data(), static_cast<std::streamsize>(program.size()));
   const auto commit_place = place_in_program(commit_text.data());
   check(commit_place && *commit_place + commit_text.size() <= program.size(),
         "the program's file names its commit");
