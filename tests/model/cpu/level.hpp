@@ -1,6 +1,7 @@
 // Tests in this folder are compiled once for each instruction set, as model/ops/cpu is; their suites bear its name.
 #pragma once
 
+#include <cstddef>
 #include <gtest/gtest.h>
 
 #include "core/instruction_set.hpp"
@@ -16,7 +17,8 @@
 namespace muster::cpu::MUSTER_ISA {
 
 inline void skip_without_instruction_set() {
-  if (static_cast<int>(instruction_set()) < MUSTER_CPU_LEVEL)
+  const std::size_t sets_in_use = static_cast<std::size_t>(instruction_set()) + 1;
+  if (sets_in_use <= MUSTER_CPU_LEVEL)
     GTEST_SKIP() << spelling(instruction_set()) << " is in use, which is less than "
                  << spelling(static_cast<InstructionSet>(MUSTER_CPU_LEVEL));
 }
