@@ -18,9 +18,9 @@
 namespace muster {
 
 enum class InputKind : std::uint8_t {
-  text,   // a file, or the part of one that is given, is one document
-  jsonl,  // a line is one document, its field "text"
-  ids,    // tokens made elsewhere, .npy or .bin; documents end with the end token if there is one
+  text,        // a file, or the part of one that is given, is one document
+  json_lines,  // a line is one document, its field "text"
+  ids,         // tokens made elsewhere, .npy or .bin; documents end with the end token if there is one
 };
 
 struct InputFile {
