@@ -1,15 +1,13 @@
 #include "data/inputs/json_lines.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
 #include "data/inputs/encoding.hpp"
+#include "data/inputs/json_text.hpp"
 
 namespace muster {
 namespace {
-
-using nlohmann::json;
 
 constexpr std::uint64_t longest_line = std::uint64_t{256} << 20;  // held in memory whole
 
@@ -58,12 +56,9 @@ void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DTyp
     const std::string_view line = std::string_view(lines).substr(at, end - at);
     if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
       std::string text;
-      try {
-        text = json::parse(line).at("text").get<std::string>();
-      } catch (const json::exception&) {
-        throw UserError("{}:{} is no JSON object with a string \"text\": correct or remove the line",
-                        file.path(), line_at(file, begin + at));
-      }
+      if (const auto fault = text_of_json(line, text))
+        throw UserError("{}:{} {}: correct or remove the line", file.path(), line_at(file, begin + at),
+                        *fault);
       if (!text.empty()) {
         tokens.clear();
         tokenizer.encode(text, tokens);
