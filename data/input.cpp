@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "data/inputs/encoding.hpp"
 #include "data/inputs/json_lines.hpp"
 #include "data/inputs/text_file.hpp"
 #include "data/inputs/token_file.hpp"
@@ -20,8 +21,13 @@ InputFile examine(const std::string& path, const std::string& token_type) {
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".npy") return examine_npy(path);
   if (extension == ".bin") return examine_bin(path, token_type);
-  const InputKind kind = extension == ".jsonl" ? InputKind::json_lines : InputKind::text;
-  return {.path = path, .kind = kind, .begin = 0, .end = File::open_to_read(path).size()};
+  const File file = File::open_to_read(path);
+  const std::uint64_t size = file.size();
+  std::string start = read_range(file, 0, std::min(size, std::uint64_t{4096}));
+  if (start.find_first_of("{[") != std::string::npos)  // of plain text no more is read
+    start = read_range(file, 0, std::min(size, block_bytes));
+  const InputKind kind = are_json_lines(path, start) ? InputKind::json_lines : InputKind::text;
+  return {.path = path, .kind = kind, .begin = 0, .end = size};
 }
 
 std::vector<std::string> files_in(const std::string& folder) try {

@@ -1,6 +1,7 @@
 #include "data/inputs/json_lines.hpp"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/error.hpp"
 #include "data/inputs/encoding.hpp"
@@ -44,7 +45,44 @@ std::string lines_of(const File& file, const InputBlock& block, std::uint64_t& b
   return text;
 }
 
+// Without spaces, and a byte order mark, in front.
+std::string_view without_spaces(std::string_view text) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  text.remove_prefix(std::min(text.size(), text.find_first_not_of(" \t\r\n")));
+  return text;
+}
+
+bool has_text(std::string_view object) {
+  std::string text;
+  return !object.empty() && !text_of_json(object, text);
+}
+
+UserError on_lines(const std::string& path, const char* what, const char* filter) {
+  return UserError(
+      "{} is {}, and documents of JSON stand on a line each: make them so by jq -c '{}' {} > {}.jsonl", path,
+      what, filter, path, std::filesystem::path(path).stem().string());
+}
+
 }  // namespace
+
+bool are_json_lines(const std::string& path, std::string_view start) {
+  const std::string extension = std::filesystem::path(path).extension().string();
+  if (extension == ".txt") return false;
+  const bool whole = start.size() < block_bytes;
+  start = without_spaces(start);
+  const bool named = extension == ".jsonl" || extension == ".ndjson";
+  if (start.starts_with('[') && has_text(object_at_start(without_spaces(start.substr(1)))))
+    throw on_lines(path, "a JSON array", ".[]");
+  if (!start.starts_with('{')) return named;
+  const std::string_view object = object_at_start(start), line = start.substr(0, start.find('\n'));
+  if (object.empty()) return named || (extension == ".json" && !whole && line.size() == start.size());
+  if (object.size() > line.size()) {
+    if (has_text(object)) throw on_lines(path, "JSON over several lines", ".");
+    return named;
+  }
+  return named || has_text(line) ||
+         (extension == ".json" && without_spaces(start.substr(object.size())).starts_with('{'));
+}
 
 void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const File file = File::open_to_read(block.file->path);

@@ -1,9 +1,21 @@
 // JSON lines: a line is one document, its field "text". Blank lines and empty texts are none.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "data/input.hpp"
 
 namespace muster {
+
+// Whether a file whose contents begin with `start`, of at most block_bytes, is JSON lines:
+//   .jsonl, .ndjson  always
+//   .txt             never
+//   others           if its first line is an object with a string "text"; of .json also if it is an object at all and
+//                    lines follow, so that the name of another field is not trained on
+// UserError, with the way to mend it, for objects with a text that do not stand on lines: a JSON array, or one object
+// over several lines.
+bool are_json_lines(const std::string& path, std::string_view start);
 
 void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded);
 

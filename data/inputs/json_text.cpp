@@ -82,6 +82,9 @@ class Line {
     return {};
   }
 
+  // Where an object that the line starts with ends; 0 if there is none.
+  std::size_t end_of_object() { return peek() == '{' && skip_value() ? at_ : 0; }
+
  private:
   std::string syntax_fault() const {
     if (at_ >= line_.size()) return "is no JSON object, it ends too early";
@@ -221,5 +224,7 @@ class Line {
 std::optional<std::string> text_of_json(std::string_view line, std::string& text) {
   return Line(line).read(text);
 }
+
+std::string_view object_at_start(std::string_view text) { return text.substr(0, Line(text).end_of_object()); }
 
 }  // namespace muster

@@ -16,4 +16,7 @@ namespace muster {
 // name of the line: `has no field "text"`.
 std::optional<std::string> text_of_json(std::string_view line, std::string& text);
 
+// The whole object at the start of `text`, which may go on behind it; empty if there is none.
+std::string_view object_at_start(std::string_view text);
+
 }  // namespace muster

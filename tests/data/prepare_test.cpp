@@ -79,6 +79,39 @@ TEST_F(Prepare, a_line_of_json_is_a_document) {
   EXPECT_EQ(texts(Dataset(path("out")), Split::train), (std::vector<std::string>{"one\ntwo", "\xC3\xA9"}));
 }
 
+TEST_F(Prepare, json_lines_are_known_by_their_content) {
+  const std::string lines = "{\"id\": 1, \"text\": \"one\"}\n{\"text\": \"two\"}\n";
+  const std::string out = path("out");
+  for (const char* name : {"a.json", "a.ndjson", "a.jsonl", "a.data", "a"}) {
+    prepare({write(name, lines)}, out, all_train());
+    EXPECT_EQ(texts(Dataset(out), Split::train), (std::vector<std::string>{"one", "two"})) << name;
+    fs::remove_all(out);
+  }
+  const auto is_text = [&](const char* name, const std::string& contents) {
+    prepare({write(name, contents)}, out, all_train());
+    EXPECT_EQ(texts(Dataset(out), Split::train), std::vector<std::string>{contents}) << name;
+    fs::remove_all(out);
+  };
+  is_text("a.txt", lines);
+  is_text("package.json", "{\"name\": \"x\"}\n");
+  is_text("pretty.json", "{\n  \"name\": \"x\"\n}\n");
+  is_text("numbers.json", "[1, 2]");
+  is_text("brace.c", "{ text }\n");
+}
+
+TEST_F(Prepare, json_that_stands_on_no_lines_is_refused_with_the_way_to_mend_it) {
+  const auto message = [&](const char* name, const std::string& contents) {
+    return message_of([&] { prepare({write(name, contents)}, path("out"), all_train()); });
+  };
+  const std::string array = "[{\"text\": \"one\"},\n {\"text\": \"two\"}]\n";
+  for (const char* name : {"a.json", "a.jsonl", "a"})
+    EXPECT_TRUE(tells(message(name, array), {name, "a JSON array", "jq -c '.[]'"}));
+  EXPECT_TRUE(
+      tells(message("b.json", "{\n  \"text\": \"one\"\n}\n"), {"b.json", "several lines", "jq -c '.'"}));
+  EXPECT_TRUE(tells(message("c.json", "{\"content\": \"one\"}\n{\"content\": \"two\"}\n"),
+                    {"c.json:1", "has no field \"text\""}));
+}
+
 TEST_F(Prepare, documents_longer_than_blocks_and_shards_stay_whole) {
   const std::vector<std::string> wanted = {long_text(3 * block_bytes + 17), "short", long_text(block_bytes),
                                            long_text(5)};
