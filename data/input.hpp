@@ -23,17 +23,21 @@ enum class InputKind : std::uint8_t {
   ids,         // tokens made elsewhere, .npy or .bin; documents end with the end token if there is one
 };
 
+// How a token is stored in a file made elsewhere, little-endian.
+enum class IdType : std::uint8_t { u8, i8, u16, i16, u32, i32, u64, i64 };
+
 struct InputFile {
   std::string path;
   InputKind kind = InputKind::text;
-  std::uint64_t begin = 0, end = 0;   // of its contents, in bytes
-  DType id_type = DType::u16;         // of ids
-  std::optional<bool> held_out = {};  // else the hash of each document decides
+  std::uint64_t begin = 0, end = 0;              // of its contents, in bytes
+  IdType id_type = IdType::u16;                  // of ids
+  std::optional<std::uint32_t> vocabulary = {};  // of ids, where the file tells
+  std::optional<bool> held_out = {};             // else the hash of each document decides
 };
 
 // The files named, and those in folders named, in a fixed order: as given, and by name within a folder.
-// Hidden and empty files in folders are passed over. `token_type` (u16 or u32) is that of .bin files; may be
-// empty without any.
+// Hidden and empty files in folders are passed over. `token_type` (u16 or u32) is that of .bin files that do
+// not tell it themselves; may be empty without any.
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
 
 // Each text file as two documents: the last `share` of it, from the start of a line, is held out.

@@ -108,9 +108,16 @@ std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
   }
   if (const auto text = std::find_if_not(inputs.begin(), inputs.end(), is_ids); text != inputs.end())
     throw UserError("{} holds text and {} tokens: prepare them as two datasets", text->path, ids->path);
-  if (!options.vocabulary)
+  const auto tells = [](const InputFile& input) { return input.vocabulary.has_value(); };
+  const auto told = std::find_if(inputs.begin(), inputs.end(), tells);
+  if (!options.vocabulary && told == inputs.end())
     throw UserError("{} needs the size of its vocabulary: give --vocabulary", ids->path);
-  return make_id_tokenizer(*options.vocabulary, options.end_token);
+  if (!options.vocabulary)
+    for (const InputFile& input : inputs)
+      if (input.vocabulary != told->vocabulary)
+        throw UserError("{} tells a vocabulary of {}, and {} another or none: give --vocabulary", told->path,
+                        *told->vocabulary, input.path);
+  return make_id_tokenizer(options.vocabulary ? *options.vocabulary : *told->vocabulary, options.end_token);
 }
 
 // Encodes blocks in parallel; the failure of the first block in order is thrown.

@@ -1,17 +1,23 @@
 #include "data/inputs/token_file.hpp"
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
 #include <regex>
+#include <span>
+#include <utility>
 
 #include "core/error.hpp"
 #include "data/inputs/encoding.hpp"
+#include "data/inputs/token_ids.hpp"
 
 namespace muster {
 
 InputFile examine_npy(const std::string& path) {
   const File file = File::open_to_read(path);
   const auto refuse = [&](const std::string& what) {
-    return UserError("{} {}: save a one-dimensional array of uint16, uint32, int32 or int64 with numpy.save",
-                     path, what);
+    return UserError("{} {}: save a one-dimensional array of integers with numpy.save", path, what);
   };
   const std::string start = read_range(file, 0, std::min<std::uint64_t>(file.size(), 12));
   if (start.size() < 12 || !start.starts_with("\x93NUMPY")) throw refuse("is no .npy file");
@@ -25,20 +31,17 @@ InputFile examine_npy(const std::string& path) {
   if (header_bytes > 65536 || header_at + header_bytes > file.size()) throw refuse("has a torn header");
   const std::string header = read_range(file, header_at, header_at + header_bytes);
   std::smatch type, shape;
-  if (!std::regex_search(header, type, std::regex("'descr': *'<([ui][248])'")) ||
+  if (!std::regex_search(header, type, std::regex("'descr': *'[<|]([ui][1248])'")) ||
       !std::regex_search(header, shape, std::regex("'shape': *\\((\\d{1,18}),\\)")))
     throw refuse("holds another kind of array");
   InputFile input{.path = path, .kind = InputKind::ids, .begin = header_at + header_bytes, .end = 0};
-  if (type[1] == "u2")
-    input.id_type = DType::u16;
-  else if (type[1] == "u4")
-    input.id_type = DType::u32;
-  else if (type[1] == "i4")
-    input.id_type = DType::i32;
-  else if (type[1] == "i8")
-    input.id_type = DType::i64;
-  else
-    throw refuse("holds another kind of number");
+  constexpr std::array types = {std::pair{"u1", IdType::u8},  std::pair{"i1", IdType::i8},
+                                std::pair{"u2", IdType::u16}, std::pair{"i2", IdType::i16},
+                                std::pair{"u4", IdType::u32}, std::pair{"i4", IdType::i32},
+                                std::pair{"u8", IdType::u64}, std::pair{"i8", IdType::i64}};
+  input.id_type = std::find_if(types.begin(), types.end(), [&](const auto& known) {
+                    return type[1] == known.first;
+                  })->second;
   input.end = input.begin + std::stoull(shape[1]) * size_of(input.id_type);
   if (input.end > file.size())
     throw UserError("{} is cut short: it has {} bytes of {}: restore it or save it again", path, file.size(),
@@ -46,15 +49,80 @@ InputFile examine_npy(const std::string& path) {
   return input;
 }
 
+namespace {
+
+constexpr std::uint64_t header_bytes = 1024;  // of every .bin that has one: 256 numbers of 32 bits
+
+// What a header tells.
+struct Header {
+  const char* written_by;
+  IdType type;
+  std::uint64_t tokens;
+  std::optional<std::uint32_t> vocabulary;
+};
+
+std::optional<Header> llm_c_header(const std::array<std::uint32_t, 256>& words, const std::string& path) {
+  constexpr std::uint32_t gpt2 = 20240520, llama3 = 20240801;
+  if (words[0] != gpt2 && words[0] != llama3) return {};
+  const std::uint32_t version = words[0] == gpt2 ? 1 : 7;
+  if (words[1] != version)
+    throw UserError("{} has a header of llm.c of version {}, known is {}: write its tokens without a header",
+                    path, words[1], version);
+  return Header{"llm.c", words[0] == gpt2 ? IdType::u16 : IdType::u32, words[2], {}};
+}
+
+std::optional<Header> llm_q_header(const std::array<std::uint32_t, 256>& words, const std::string& path) {
+  if (std::memcmp(words.data(), "BIN.TOK\n", 8) != 0) return {};
+  const std::uint32_t version = words[2], token_bytes = words[3];
+  if (version < 1 || version > 2 || token_bytes != 4)
+    throw UserError(
+        "{} has a header of LLM.Q of version {} with {} bytes a token, known are versions 1 and 2 with "
+        "4: write its tokens without a header",
+        path, version, token_bytes);
+  if (version == 2 && words[6] != 0)
+    throw UserError("{} holds a mask of LLM.Q, and muster trains on every token: write it without masks",
+                    path);
+  return Header{"LLM.Q", IdType::u32, words[4], version == 2 ? std::optional(words[5]) : std::nullopt};
+}
+
+std::optional<Header> header_of(const File& file) {
+  if (file.size() < header_bytes) return {};
+  std::array<std::uint32_t, 256> words{};
+  file.read_exactly(std::as_writable_bytes(std::span(words)), 0);
+  const auto header = llm_c_header(words, file.path());
+  return header ? header : llm_q_header(words, file.path());
+}
+
+InputFile examine_with_header(const File& file, const Header& header, const std::string& token_type) {
+  const std::string& path = file.path();
+  if (!token_type.empty() && token_type != name_of(header.type))
+    throw UserError("{} holds {} tokens by its header of {}: leave out --token-type {}", path,
+                    name_of(header.type), header.written_by, token_type);
+  const std::uint64_t end = header_bytes + header.tokens * size_of(header.type);
+  if (end != file.size())
+    throw UserError(
+        "{} has {} bytes, and by its header of {} {} tokens in {} bytes: restore it or write it again", path,
+        file.size(), header.written_by, header.tokens, end);
+  return {.path = path,
+          .kind = InputKind::ids,
+          .begin = header_bytes,
+          .end = end,
+          .id_type = header.type,
+          .vocabulary = header.vocabulary};
+}
+
+}  // namespace
+
 InputFile examine_bin(const std::string& path, const std::string& token_type) {
+  const File file = File::open_to_read(path);
+  if (const auto header = header_of(file)) return examine_with_header(file, *header, token_type);
   if (token_type != "u16" && token_type != "u32")
     throw UserError("{} needs a type of tokens: give --token-type u16 or u32", path);
-  const DType type = token_type == "u16" ? DType::u16 : DType::u32;
-  const std::uint64_t size = File::open_to_read(path).size();
-  if (size % size_of(type) != 0)
+  const IdType type = token_type == "u16" ? IdType::u16 : IdType::u32;
+  if (file.size() % size_of(type) != 0)
     throw UserError("{} has {} bytes, no whole number of {} tokens: correct --token-type or restore the file",
-                    path, size, token_type);
-  return {.path = path, .kind = InputKind::ids, .begin = 0, .end = size, .id_type = type};
+                    path, file.size(), token_type);
+  return {.path = path, .kind = InputKind::ids, .begin = 0, .end = file.size(), .id_type = type};
 }
 
 }  // namespace muster

@@ -24,21 +24,35 @@ void read_ids_as(const File& file, std::uint64_t begin, std::span<std::uint32_t>
   }
 }
 
-std::vector<std::uint32_t> read_ids(const File& file, DType type, std::uint64_t begin, std::uint64_t end,
+std::vector<std::uint32_t> read_ids(const File& file, IdType type, std::uint64_t begin, std::uint64_t end,
                                     std::uint32_t vocabulary) {
   std::vector<std::uint32_t> ids((end - begin) / size_of(type));
+  const auto read_as = [&]<class Stored>(Stored) { read_ids_as<Stored>(file, begin, ids, vocabulary); };
   switch (type) {
-    case DType::u16:
-      read_ids_as<std::uint16_t>(file, begin, ids, vocabulary);
+    case IdType::u8:
+      read_as(std::uint8_t{});
       break;
-    case DType::u32:
-      read_ids_as<std::uint32_t>(file, begin, ids, vocabulary);
+    case IdType::i8:
+      read_as(std::int8_t{});
       break;
-    case DType::i32:
-      read_ids_as<std::int32_t>(file, begin, ids, vocabulary);
+    case IdType::u16:
+      read_as(std::uint16_t{});
       break;
-    default:
-      read_ids_as<std::int64_t>(file, begin, ids, vocabulary);
+    case IdType::i16:
+      read_as(std::int16_t{});
+      break;
+    case IdType::u32:
+      read_as(std::uint32_t{});
+      break;
+    case IdType::i32:
+      read_as(std::int32_t{});
+      break;
+    case IdType::u64:
+      read_as(std::uint64_t{});
+      break;
+    case IdType::i64:
+      read_as(std::int64_t{});
+      break;
   }
   return ids;
 }

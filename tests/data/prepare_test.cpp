@@ -266,6 +266,8 @@ TEST_F(Prepare, ids_of_every_type_make_the_same_documents) {
   expect("u4.npy", npy("<u4", "(7,)", as(std::uint32_t{})));
   expect("i4.npy", npy("<i4", "(7,)", as(std::int32_t{})));
   expect("i8.npy", npy("<i8", "(7,)", as(std::int64_t{})));
+  expect("u8.npy", npy("<u8", "(7,)", as(std::uint64_t{})));
+  expect("u1.npy", npy("|u1", "(7,)", as(std::uint8_t{})));
   options.token_type = "u16";
   expect("u16.bin", as(std::uint16_t{}));
   options.token_type = "u32";
@@ -274,6 +276,53 @@ TEST_F(Prepare, ids_of_every_type_make_the_same_documents) {
   prepare({path("u32.bin")}, path("whole"), options);
   EXPECT_EQ(documents(Dataset(path("whole")), Split::train),
             (std::vector<std::vector<std::int32_t>>{{5, 6, 9, 9, 7, 9, 8}}));
+}
+
+// 256 numbers, as llm.c and LLM.Q put before their tokens.
+std::string header(std::vector<std::uint32_t> words) {
+  words.resize(256, 0x2a2a2a2a);
+  return raw(words);
+}
+const std::uint32_t bin_tok[] = {0x2e4e4942, 0x0a4b4f54};
+
+TEST_F(Prepare, known_headers_of_token_files_are_read_and_not_trained_on) {
+  const std::vector<std::uint16_t> narrow = {5, 6, 9, 7};
+  const std::vector<std::uint32_t> wide = {5, 6, 9, 7};
+  PrepareOptions options = all_train();
+  options.vocabulary = 10;
+  int number = 0;
+  const auto expect = [&](const std::string& contents, const std::string& type) {
+    const std::string out = path("out" + std::to_string(number++));
+    for (const std::string& given : {std::string(), type}) {
+      options.token_type = given;
+      prepare({write("a.bin", contents)}, out, options);
+      EXPECT_EQ(documents(Dataset(out), Split::train),
+                (std::vector<std::vector<std::int32_t>>{{5, 6, 9, 7}}));
+      fs::remove_all(out);
+    }
+  };
+  expect(header({20240520, 1, 4}) + raw(narrow), "u16");
+  expect(header({20240801, 7, 4}) + raw(wide), "u32");
+  expect(header({bin_tok[0], bin_tok[1], 1, 4, 4}) + raw(wide), "u32");
+  const std::string llm_q = header({bin_tok[0], bin_tok[1], 2, 4, 4, 12, 0}) + raw(wide);
+  expect(llm_q, "u32");
+  options.vocabulary.reset();
+  EXPECT_EQ(prepare({write("a.bin", llm_q)}, path("told"), options).vocabulary, 12u);
+
+  const auto message = [&](const std::string& contents, const std::string& type) {
+    options.token_type = type;
+    return message_of([&] { prepare({write("a.bin", contents)}, path("out"), options); });
+  };
+  options.vocabulary = 10;
+  EXPECT_TRUE(tells(message(header({20240520, 1, 4}) + raw(narrow), "u32"),
+                    {"a.bin", "u16 tokens by its header of llm.c", "leave out --token-type u32"}));
+  EXPECT_TRUE(
+      tells(message(header({20240520, 1, 5}) + raw(narrow), ""), {"1032 bytes", "5 tokens", "restore"}));
+  EXPECT_TRUE(tells(message(header({20240520, 2, 4}) + raw(narrow), ""), {"version 2", "without a header"}));
+  EXPECT_TRUE(tells(message(header({20240801, 1, 4}) + raw(wide), ""), {"version 1", "known is 7"}));
+  EXPECT_TRUE(
+      tells(message(header({bin_tok[0], bin_tok[1], 3, 4, 4}) + raw(wide), ""), {"LLM.Q", "version 3"}));
+  EXPECT_TRUE(tells(message(header({bin_tok[0], bin_tok[1], 2, 4, 4, 12, 1}) + raw(wide), ""), {"mask"}));
 }
 
 TEST_F(Prepare, a_large_vocabulary_is_stored_in_32_bits) {
