@@ -82,7 +82,7 @@ std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, d
   return parts;
 }
 
-Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type) {
+Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type, bool skip_bad_lines) {
   Encoded encoded;
   switch (block.file->kind) {
     case InputKind::text:
@@ -90,12 +90,21 @@ Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_
       break;
     case InputKind::json_lines:
       encode_json_lines(block, tokenizer, token_type, encoded);
+      if (!skip_bad_lines && !encoded.bad_lines.empty()) {
+        const BadLine& line = encoded.bad_lines.front();
+        throw UserError("{} {}: correct or remove the line, or give --skip-bad-lines",
+                        name_of(*block.file, line), line.fault);
+      }
       break;
     case InputKind::ids:
       encode_ids(block, tokenizer, token_type, encoded);
       break;
   }
   return encoded;
+}
+
+std::string name_of(const InputFile& file, const BadLine& line) {
+  return fmt::format("{}:{}", file.path, line_at(File::open_to_read(file.path), line.begin));
 }
 
 }  // namespace muster

@@ -59,11 +59,23 @@ struct Piece {
   std::uint64_t hash = 0;
 };
 
+// A line that holds no document, and why: what comes after its name in a message.
+struct BadLine {
+  std::uint64_t begin = 0;  // in bytes of the file
+  std::string fault;
+};
+
 struct Encoded {
   std::vector<std::byte> tokens;  // of the dataset's token type
   std::vector<Piece> pieces;
+  std::vector<BadLine> bad_lines;  // passed over
 };
 
-Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type);
+// Bad lines are passed over if `skip_bad_lines`; else the first is a UserError.
+Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_type,
+               bool skip_bad_lines = false);
+
+// What a message calls the line: the file and the line's number.
+std::string name_of(const InputFile& file, const BadLine& line);
 
 }  // namespace muster

@@ -121,14 +121,14 @@ std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
 }
 
 // Encodes blocks in parallel; the failure of the first block in order is thrown.
-std::vector<Encoded> encode_all(const std::vector<InputBlock>& blocks, const Tokenizer& tokenizer,
-                                DType type) {
+std::vector<Encoded> encode_all(const std::vector<InputBlock>& blocks, const Tokenizer& tokenizer, DType type,
+                                bool skip_bad_lines) {
   std::vector<Encoded> encoded(blocks.size());
   std::vector<std::exception_ptr> failures(blocks.size());
   parallel_tasks(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int) {
     const auto i = static_cast<std::size_t>(task);
     try {
-      encoded[i] = encode(blocks[i], tokenizer, type);
+      encoded[i] = encode(blocks[i], tokenizer, type, skip_bad_lines);
     } catch (...) {
       failures[i] = std::current_exception();
     }
@@ -175,6 +175,17 @@ class Division {
   std::uint64_t train_bytes_ = 0, validation_bytes_ = 0;
 };
 
+// Counts them, and tells of the first ones.
+void tell_skipped(const InputFile& file, const std::vector<BadLine>& lines, PrepareProgress& done,
+                  const PrepareOptions& options) {
+  constexpr std::uint64_t told = 10;
+  for (const BadLine& line : lines)
+    if (done.skipped_lines++ < told)
+      options.tell(fmt::format("skipped: {} {}", name_of(file, line), line.fault));
+    else if (done.skipped_lines == told + 1)
+      options.tell("skipped lines are counted from here on, and not told one by one");
+}
+
 // Too few to divide whole: the hash would put less than ten into one split, and often none.
 bool are_few_texts(const std::vector<InputFile>& files, double share) {
   return share > 0 && share < 1 && static_cast<double>(files.size()) * std::min(share, 1 - share) < 10 &&
@@ -210,15 +221,20 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
     Blocks blocks(files);
     const std::uint64_t batch = 4 * block_bytes * static_cast<std::uint64_t>(thread_count());
     for (std::vector<InputBlock> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
-      const std::vector<Encoded> encoded = encode_all(some, *tokenizer, info.token_type());
+      const std::vector<Encoded> encoded =
+          encode_all(some, *tokenizer, info.token_type(), options.skip_bad_lines);
       for (std::size_t i = 0; i < some.size(); ++i) {
         division.add(*some[i].file, encoded[i], done);
+        tell_skipped(*some[i].file, encoded[i].bad_lines, done, options);
         done.bytes += some[i].end - some[i].begin;
       }
       if (progress) progress(done);
     }
     division.finish(info);
   }
+  if (done.skipped_lines > 0)
+    options.tell(fmt::format("{} line{} skipped; {} documents were read", done.skipped_lines,
+                             done.skipped_lines == 1 ? " was" : "s were", done.documents));
   if (done.documents == 0)
     throw UserError("{} holds no text: name other files", inputs.size() == 1 ? inputs.front() : "the input");
   if (info.train.shards.empty() && options.validation < 1)

@@ -19,16 +19,20 @@ namespace muster {
 struct PrepareOptions {
   std::string tokenizer = "bytes";  // of text
   double validation = 0.02;         // the share held out, in [0, 1]
+  bool skip_bad_lines = false;      // of JSON lines, instead of refusing the first
   std::uint64_t shard_tokens = std::uint64_t{64} << 20;
   // Of tokens made elsewhere (.npy, .bin).
   std::optional<std::uint32_t> vocabulary;
   std::optional<std::uint32_t> end_token;
   std::string token_type;  // of .bin: u16 or u32
+  // Takes a line on what was passed over or done unasked.
+  std::function<void(const std::string&)> tell = [](const std::string&) {};
 };
 
 struct PrepareProgress {
   std::uint64_t bytes = 0, total_bytes = 0;  // of the input
   std::uint64_t documents = 0, tokens = 0;
+  std::uint64_t skipped_lines = 0;
 };
 
 // Writes the dataset into `output`, a new or empty folder. `progress` is called now and then, and at the end.

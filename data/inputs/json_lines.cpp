@@ -12,16 +12,6 @@ namespace {
 
 constexpr std::uint64_t longest_line = std::uint64_t{256} << 20;  // held in memory whole
 
-// The number of the line that starts at `position`, from 1.
-std::uint64_t line_at(const File& file, std::uint64_t position) {
-  std::uint64_t line = 1;
-  for (std::uint64_t at = 0; at < position; at += block_bytes) {
-    const std::string text = read_range(file, at, std::min(at + block_bytes, position));
-    line += static_cast<std::uint64_t>(std::count(text.begin(), text.end(), '\n'));
-  }
-  return line;
-}
-
 // The lines that start in the block, whole; `begin` becomes where the first one starts.
 std::string lines_of(const File& file, const InputBlock& block, std::uint64_t& begin) {
   begin = block.begin;
@@ -84,6 +74,15 @@ bool are_json_lines(const std::string& path, std::string_view start) {
          (extension == ".json" && without_spaces(start.substr(object.size())).starts_with('{'));
 }
 
+std::uint64_t line_at(const File& file, std::uint64_t position) {
+  std::uint64_t line = 1;
+  for (std::uint64_t at = 0; at < position; at += block_bytes) {
+    const std::string text = read_range(file, at, std::min(at + block_bytes, position));
+    line += static_cast<std::uint64_t>(std::count(text.begin(), text.end(), '\n'));
+  }
+  return line;
+}
+
 void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const File file = File::open_to_read(block.file->path);
   std::uint64_t begin = 0;
@@ -94,10 +93,9 @@ void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DTyp
     const std::string_view line = std::string_view(lines).substr(at, end - at);
     if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
       std::string text;
-      if (const auto fault = text_of_json(line, text))
-        throw UserError("{}:{} {}: correct or remove the line", file.path(), line_at(file, begin + at),
-                        *fault);
-      if (!text.empty()) {
+      if (const auto fault = text_of_json(line, text)) {
+        encoded.bad_lines.push_back({begin + at, *fault});
+      } else if (!text.empty()) {
         tokens.clear();
         tokenizer.encode(text, tokens);
         append_end_token(tokenizer, tokens);

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/file.hpp"
 #include "data/input.hpp"
 
 namespace muster {
@@ -17,6 +18,10 @@ namespace muster {
 // over several lines.
 bool are_json_lines(const std::string& path, std::string_view start);
 
+// The number of the line that starts at `position`, from 1.
+std::uint64_t line_at(const File& file, std::uint64_t position);
+
+// Bad lines are passed over and listed.
 void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded);
 
 }  // namespace muster

@@ -112,6 +112,41 @@ TEST_F(Prepare, json_that_stands_on_no_lines_is_refused_with_the_way_to_mend_it)
                     {"c.json:1", "has no field \"text\""}));
 }
 
+TEST_F(Prepare, bad_lines_are_skipped_counted_and_told_where_that_is_asked_for) {
+  std::string lines;
+  std::vector<std::string> wanted;
+  for (int i = 0; i < 60000; ++i) {
+    wanted.push_back("document " + std::to_string(i));
+    lines += "{\"text\": \"" + wanted.back() + "\"}\n";
+    if (i == 2) lines += "{\"txt\": \"a\"}\n{\"text\": null}\n{\"text\": \"caf\xE9\"}\n";
+    if (i == 50000) lines += "no JSON\n";
+  }
+  PrepareOptions options = all_train();
+  EXPECT_TRUE(tells(message_of([&] { prepare({write("a.jsonl", lines)}, path("out"), options); }),
+                    {"a.jsonl:4 has no field \"text\"", "--skip-bad-lines"}));
+  std::vector<std::string> told;
+  options.skip_bad_lines = true;
+  options.tell = [&](const std::string& line) { told.push_back(line); };
+  std::uint64_t skipped = 0;
+  prepare({path("a.jsonl")}, path("out"), options,
+          [&](const PrepareProgress& now) { skipped = now.skipped_lines; });
+  EXPECT_EQ(skipped, 4u);
+  EXPECT_EQ(texts(Dataset(path("out")), Split::train), wanted);
+  ASSERT_EQ(told.size(), 5u);
+  EXPECT_TRUE(tells(told[0], {"a.jsonl:4", "no field"}));
+  EXPECT_TRUE(tells(told[1], {"a.jsonl:5", "no string"}));
+  EXPECT_TRUE(tells(told[2], {"a.jsonl:6", "no UTF-8"}));
+  EXPECT_TRUE(tells(told[3], {"a.jsonl:50005", "no JSON object"}));
+  EXPECT_TRUE(tells(told[4], {"4 lines were skipped", "60000 documents"}));
+
+  told.clear();
+  std::string many = "{\"text\": \"a\"}\n";
+  for (int i = 0; i < 1000; ++i) many += "bad\n";
+  prepare({write("b.jsonl", many)}, path("many"), options);
+  ASSERT_EQ(told.size(), 12u);
+  EXPECT_TRUE(tells(told[11], {"1000 lines were skipped"}));
+}
+
 TEST_F(Prepare, documents_longer_than_blocks_and_shards_stay_whole) {
   const std::vector<std::string> wanted = {long_text(3 * block_bytes + 17), "short", long_text(block_bytes),
                                            long_text(5)};

@@ -85,9 +85,10 @@ void add_prepare(Line& line) {
       line.app, line, "prepare", "Turn text into a dataset.",
       "muster prepare books/ notes.txt --output data/books --tokenizer bytes", prepare_command,
       [](CLI::App& app, PrepareCommandOptions& o) {
-        app.add_option("INPUT", o.inputs,
-                       "files or folders: plain text (a file is a document), .jsonl (a line is a document, "
-                       "its field \"text\"), or tokens in .npy and .bin")
+        app.add_option(
+               "INPUT", o.inputs,
+               "files or folders: plain text (a file is a document), JSON lines (a line is a document, "
+               "its field \"text\"), or tokens in .npy and .bin (docs/formats.md)")
             ->required();
         app.add_option("--output", o.output, "folder of the dataset, new or empty")->required();
         app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
@@ -96,12 +97,14 @@ void add_prepare(Line& line) {
                        "files, of the end of each")
             ->capture_default_str()
             ->check(share);
+        app.add_flag("--skip-bad-lines", o.prepare.skip_bad_lines,
+                     "of JSON lines: count and tell those without a text, instead of ending at the first");
         app.add_option("--shard-tokens", o.prepare.shard_tokens, "tokens of a shard, about")
             ->capture_default_str()
             ->check(positive);
         app.add_option("--vocabulary", o.prepare.vocabulary, "of tokens made elsewhere: how many there are");
         app.add_option("--end-token", o.prepare.end_token, "of tokens made elsewhere: ends a document");
-        app.add_option("--token-type", o.prepare.token_type, "of .bin: u16 or u32")
+        app.add_option("--token-type", o.prepare.token_type, "of .bin without a header: u16 or u32")
             ->check(CLI::IsMember({"u16", "u32"}));
       });
 }

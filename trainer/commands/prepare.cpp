@@ -30,7 +30,9 @@ int prepare_command(const PrepareCommandOptions& options) {
                human_count(static_cast<double>(progress.tokens)));
     std::fflush(stdout);
   };
-  const DatasetInfo dataset = prepare(options.inputs, options.output, options.prepare, show);
+  PrepareOptions how = options.prepare;
+  how.tell = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  const DatasetInfo dataset = prepare(options.inputs, options.output, how, show);
   fmt::print("{}: vocabulary {}\n", options.output, dataset.vocabulary);
   print_split("train", dataset.train);
   print_split("validation", dataset.validation);
