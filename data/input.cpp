@@ -8,6 +8,7 @@
 #include "core/file.hpp"
 #include "data/inputs/encoding.hpp"
 #include "data/inputs/json_lines.hpp"
+#include "data/inputs/megatron.hpp"
 #include "data/inputs/text_file.hpp"
 #include "data/inputs/token_file.hpp"
 #include "data/inputs/token_ids.hpp"
@@ -20,6 +21,8 @@ namespace fs = std::filesystem;
 InputFile examine(const std::string& path, const std::string& token_type) {
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".npy") return examine_npy(path);
+  if (extension == ".bin" && MegatronIndex::is_one(MegatronIndex::beside(path)))
+    return examine_megatron(path, token_type);
   if (extension == ".bin") return examine_bin(path, token_type);
   const File file = File::open_to_read(path);
   const std::uint64_t size = file.size();
@@ -44,15 +47,32 @@ std::vector<std::string> files_in(const std::string& folder) try {
   throw UserError("cannot list {}: {}: check its permissions", folder, error.code().message());
 }
 
+// An index of Megatron is read with its .bin, and may be named in its place.
+bool is_index(const std::string& path) {
+  if (fs::path(path).extension() != ".idx" || !MegatronIndex::is_one(path)) return false;
+  const std::string bin = fs::path(path).replace_extension(".bin").string();
+  if (!fs::exists(bin)) throw UserError("{} is the index of {}, which is missing: put it there", path, bin);
+  return true;
+}
+
 }  // namespace
 
-std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type) {
+std::vector<InputFile> find_inputs(const std::vector<std::string>& given, const std::string& token_type) {
   std::vector<InputFile> inputs;
+  std::vector<std::string> names;
+  for (const std::string& name : given) {
+    const std::string bin = fs::path(name).replace_extension(".bin").string();
+    if (!is_index(name))
+      names.push_back(name);
+    else if (std::ranges::find(given, bin) == given.end())
+      names.push_back(bin);
+  }
   for (const std::string& name : names) {
     std::error_code unreadable;  // is told when the file is opened
     const fs::file_status status = fs::status(name, unreadable);
     if (fs::is_directory(status)) {
       for (const std::string& path : files_in(name)) {
+        if (is_index(path)) continue;
         InputFile input = examine(path, token_type);
         if (input.begin < input.end) inputs.push_back(std::move(input));
       }

@@ -32,7 +32,8 @@ struct InputFile {
   std::uint64_t begin = 0, end = 0;              // of its contents, in bytes
   IdType id_type = IdType::u16;                  // of ids
   std::optional<std::uint32_t> vocabulary = {};  // of ids, where the file tells
-  std::optional<bool> held_out = {};             // else the hash of each document decides
+  std::string index = {};  // of ids: tells where documents end (data/inputs/megatron.hpp); may be empty
+  std::optional<bool> held_out = {};  // else the hash of each document decides
 };
 
 // The files named, and those in folders named, in a fixed order: as given, and by name within a folder.

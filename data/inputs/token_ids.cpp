@@ -1,11 +1,13 @@
 #include "data/inputs/token_ids.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "core/error.hpp"
 #include "data/inputs/encoding.hpp"
+#include "data/inputs/megatron.hpp"
 
 namespace muster {
 namespace {
@@ -57,6 +59,40 @@ std::vector<std::uint32_t> read_ids(const File& file, IdType type, std::uint64_t
   return ids;
 }
 
+// Where documents start and end in a block, and in what follows it.
+class Borders {
+ public:
+  Borders(const InputFile& file, std::optional<std::uint32_t> end_token)
+      : file_(&file), end_token_(end_token) {
+    if (!file.index.empty()) index_.emplace(file.index);
+  }
+
+  // Whether a document starts at `position`, before which the token `before` lies.
+  bool start_at(std::uint64_t position, std::uint32_t before) const {
+    if (index_) return !index_->borders(position, position, file_->end).empty();
+    return before == end_token_;
+  }
+  // How many of `ids`, which lie from `position` on, each document ends behind. The end of the file is one.
+  std::vector<std::size_t> ends(std::uint64_t position, std::span<const std::uint32_t> ids) const {
+    std::vector<std::size_t> ends;
+    const std::uint64_t size = size_of(file_->id_type), end = position + ids.size() * size;
+    if (index_) {
+      for (const std::uint64_t at : index_->borders(position, end, file_->end))
+        if (at > position) ends.push_back((at - position) / size);
+      return ends;
+    }
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      if (ids[i] == end_token_) ends.push_back(i + 1);
+    if (end == file_->end && (ends.empty() || ends.back() < ids.size())) ends.push_back(ids.size());
+    return ends;
+  }
+
+ private:
+  const InputFile* file_;
+  std::optional<std::uint32_t> end_token_;
+  std::optional<MegatronIndex> index_;
+};
+
 }  // namespace
 
 void encode_ids(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
@@ -67,43 +103,40 @@ void encode_ids(const InputBlock& block, const Tokenizer& tokenizer, DType type,
     return read_ids(file, input.id_type, begin, end, tokenizer.vocabulary());
   };
   const auto end_token = tokenizer.end_token();
-  std::vector<std::uint32_t> ids = read(block.begin, block.end);
+  const Borders borders(input, end_token);
+  const std::vector<std::uint32_t> ids = read(block.begin, block.end);
   bool first = block.begin == input.begin ||
-               (end_token && read(block.begin - size, block.begin).front() == *end_token);
-  const auto finish = [&](std::size_t begin, std::size_t end, bool last) {
-    const std::span<const std::uint32_t> piece = std::span(ids).subspan(begin, end - begin);
-    std::uint64_t hash = 0;
-    if (first && (last || piece.size() >= hashed_start || block.end == input.end)) {
-      hash = hash_of_ids(piece.first(std::min(piece.size(), hashed_start)));
-    } else if (first) {
-      // The document starts here and goes on in the next block: look ahead.
-      std::vector<std::uint32_t> start(piece.begin(), piece.end());
-      const std::uint64_t wanted = (hashed_start - piece.size()) * size;
-      const auto more = read(block.end, std::min(block.end + wanted, input.end));
-      for (const std::uint32_t id : more) {
-        start.push_back(id);
-        if (id == end_token) break;
+               borders.start_at(block.begin, read(block.begin - size, block.begin).front());
+  const auto end_it = [&](std::vector<std::uint32_t>& document) {
+    if (end_token && document.back() != *end_token) document.push_back(*end_token);
+  };
+  const auto add = [&](std::size_t begin, std::size_t end, bool last) {
+    std::vector<std::uint32_t> piece(ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                                     ids.begin() + static_cast<std::ptrdiff_t>(end));
+    if (last) end_it(piece);
+    append(piece, type, encoded.tokens);
+    encoded.pieces.push_back({.tokens = piece.size(), .first = first, .last = last});
+    if (first) {
+      if (!last && piece.size() < hashed_start) {
+        // The document goes on in the next block: look ahead.
+        const std::uint64_t wanted = (hashed_start - piece.size()) * size;
+        auto more = read(block.end, std::min(block.end + wanted, input.end));
+        const std::vector<std::size_t> ends = borders.ends(block.end, more);
+        if (!ends.empty()) more.resize(ends.front());
+        piece.insert(piece.end(), more.begin(), more.end());
+        if (!ends.empty()) end_it(piece);
       }
-      const bool reached_end = start.size() < hashed_start && start.back() != end_token;
-      if (reached_end) append_end_token(tokenizer, start);
-      hash = hash_of_ids(start);
+      piece.resize(std::min(piece.size(), hashed_start));
+      encoded.pieces.back().hash = hash_of_ids(piece);
     }
-    encoded.pieces.push_back({.tokens = piece.size(), .first = first, .last = last, .hash = hash});
     first = last;
   };
   std::size_t begin = 0;
-  if (end_token)
-    for (std::size_t i = 0; i < ids.size(); ++i)
-      if (ids[i] == *end_token) {
-        finish(begin, i + 1, true);
-        begin = i + 1;
-      }
-  if (begin < ids.size()) {
-    const bool last = block.end == input.end;
-    if (last) append_end_token(tokenizer, ids);
-    finish(begin, ids.size(), last);
+  for (const std::size_t end : borders.ends(block.begin, ids)) {
+    add(begin, end, true);
+    begin = end;
   }
-  append(ids, type, encoded.tokens);
+  if (begin < ids.size()) add(begin, ids.size(), false);
 }
 
 }  // namespace muster

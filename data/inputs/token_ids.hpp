@@ -1,4 +1,5 @@
-// Tokens made elsewhere, whichever file they come from. Documents end with the end token if there is one.
+// Tokens made elsewhere, whichever file they come from. Documents end where the file's index says so, else with the end
+// token if there is one. Where a document lacks the end token, it is added.
 #pragma once
 
 #include <array>

@@ -360,6 +360,99 @@ TEST_F(Prepare, known_headers_of_token_files_are_read_and_not_trained_on) {
   EXPECT_TRUE(tells(message(header({bin_tok[0], bin_tok[1], 2, 4, 4, 12, 1}) + raw(wide), ""), {"mask"}));
 }
 
+// The index of Megatron, of sequences of these lengths; documents start at these sequences.
+std::string megatron_index(std::uint8_t type, std::uint64_t token_bytes,
+                           const std::vector<std::int32_t>& lengths,
+                           const std::vector<std::int64_t>& documents) {
+  std::vector<std::int64_t> starts;
+  std::int64_t at = 0;
+  for (const std::int32_t length : lengths) {
+    starts.push_back(at);
+    at += length * static_cast<std::int64_t>(token_bytes);
+  }
+  return std::string("MMIDIDX\0\0", 9) + raw<std::uint64_t>({1}) + raw<std::uint8_t>({type}) +
+         raw<std::uint64_t>({lengths.size()}) + raw<std::uint64_t>({documents.size()}) + raw(lengths) +
+         raw(starts) + raw(documents);
+}
+
+TEST_F(Prepare, the_index_of_megatron_tells_where_documents_end) {
+  const std::vector<std::uint16_t> ids = {5, 6, 9, 7, 8, 9, 9, 1};
+  PrepareOptions options = all_train();
+  options.vocabulary = 10;
+  const std::string bin = write("in/a.bin", raw(ids));
+  // Two sequences are the first document, an empty one follows.
+  const std::string idx = write("in/a.idx", megatron_index(8, 2, {2, 1, 0, 4, 1}, {0, 2, 3, 4, 5}));
+  int number = 0;
+  const auto expect = [&](const std::vector<std::string>& inputs,
+                          const std::vector<std::vector<std::int32_t>>& wanted) {
+    const std::string out = path("out" + std::to_string(number++));
+    prepare(inputs, out, options);
+    EXPECT_EQ(documents(Dataset(out), Split::train), wanted);
+  };
+  const std::vector<std::vector<std::int32_t>> wanted = {{5, 6, 9}, {7, 8, 9, 9}, {1}};
+  for (const auto& inputs : std::vector<std::vector<std::string>>{{bin}, {idx}, {bin, idx}, {path("in")}})
+    expect(inputs, wanted);
+  options.end_token = 9;  // is no border here, and is added where it is missing
+  expect({bin}, {{5, 6, 9}, {7, 8, 9, 9}, {1, 9}});
+  options.end_token.reset();
+  write("in/a.idx", megatron_index(8, 2, {8}, {0}));  // as some write it, without the last entry
+  expect({bin}, {{5, 6, 9, 7, 8, 9, 9, 1}});
+  write("in/a.bin", raw(std::vector<std::int32_t>(ids.begin(), ids.end())));
+  write("in/a.idx", megatron_index(4, 4, {3, 4, 1}, {0, 1, 2, 3}));
+  expect({bin}, wanted);
+
+  const auto message = [&](const std::string& index) {
+    write("in/a.idx", index);
+    return message_of([&] { prepare({bin}, path("out"), options); });
+  };
+  const std::string good = megatron_index(4, 4, {3, 4, 1}, {0, 1, 2, 3});
+  EXPECT_TRUE(tells(message(good.substr(0, 20)), {"a.idx is cut short"}));
+  EXPECT_TRUE(tells(message(good.substr(0, good.size() - 1)), {"a.idx is cut short"}));
+  EXPECT_TRUE(tells(message(megatron_index(7, 4, {3, 4, 1}, {0, 1, 2, 3})), {"type 7", "integers"}));
+  EXPECT_TRUE(
+      tells(message(megatron_index(4, 4, {3, 4}, {0, 1, 2})), {"a.bin", "32 bytes", "28 are expected"}));
+  EXPECT_TRUE(tells(message(megatron_index(4, 2, {3, 4, 1}, {0, 1, 2, 3})), {"sequence 1", "byte 12"}));
+  EXPECT_TRUE(
+      tells(message(megatron_index(4, 4, {3, 4, 1}, {0, 2, 1, 3})), {"a document starts at sequence 1"}));
+  EXPECT_TRUE(tells(message(megatron_index(4, 4, {3, 4, 1}, {0, 1, 2, 4})), {"sequence 4 of 3"}));
+  EXPECT_TRUE(tells(message(megatron_index(4, 4, {9, -1}, {0, 1, 2})), {"sequence 1", "-1 tokens"}));
+  std::string huge = good;
+  huge.replace(18, 8, 8, '\xFF');
+  EXPECT_TRUE(tells(message(huge), {"a.idx is cut short"}));
+  write("in/a.idx", good);
+  options.token_type = "u16";
+  EXPECT_TRUE(tells(message(good), {"i32 tokens by its index", "leave out --token-type u16"}));
+  fs::remove(bin);
+  EXPECT_TRUE(tells(message_of([&] { prepare({idx}, path("out"), options); }), {"a.bin", "missing"}));
+}
+
+TEST_F(Prepare, documents_of_megatron_cross_blocks_whole_and_divide_as_those_of_end_tokens) {
+  std::vector<std::uint32_t> ids;
+  std::vector<std::int32_t> lengths;
+  std::vector<std::int64_t> firsts = {0};
+  for (std::uint32_t i = 0; i < 40; ++i) {
+    const std::size_t before = ids.size();
+    for (std::uint32_t j = 0; j < 20000 + 3000 * i; ++j) ids.push_back((i * 31 + j * 7) % 1000);
+    ids.push_back(1000);
+    lengths.push_back(static_cast<std::int32_t>(ids.size() - before));
+    firsts.push_back(i + 1);
+  }
+  PrepareOptions options;
+  options.validation = 0.5;
+  options.vocabulary = 1001;
+  options.end_token = 1000;
+  options.token_type = "u32";
+  prepare({write("a.bin", raw(ids))}, path("a"), options);
+  options.token_type.clear();
+  write("b.bin", raw(std::vector<std::int32_t>(ids.begin(), ids.end())));
+  write("b.idx", megatron_index(4, 4, lengths, firsts));
+  prepare({path("b.bin")}, path("b"), options);
+  for (const Split split : {Split::train, Split::validation}) {
+    EXPECT_EQ(documents(Dataset(path("a")), split), documents(Dataset(path("b")), split));
+    EXPECT_GT(documents(Dataset(path("b")), split).size(), 5u);
+  }
+}
+
 TEST_F(Prepare, a_large_vocabulary_is_stored_in_32_bits) {
   PrepareOptions options = all_train();
   options.vocabulary = 100000;
