@@ -18,19 +18,35 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Of a compressed file: a.jsonl.gz is named as a.jsonl is.
+fs::path without_suffix(const fs::path& path) {
+  const std::string suffix = path.extension().string();
+  return suffix == ".gz" || suffix == ".zst" ? fs::path(path).replace_extension() : path;
+}
+
 InputFile examine(const std::string& path, const std::string& token_type) {
-  const std::string extension = fs::path(path).extension().string();
-  if (extension == ".npy") return examine_npy(path);
-  if (extension == ".bin" && MegatronIndex::is_one(MegatronIndex::beside(path)))
+  const std::string suffix = fs::path(path).extension().string();
+  if (suffix == ".npy") return examine_npy(path);
+  if (suffix == ".bin" && MegatronIndex::is_one(MegatronIndex::beside(path)))
     return examine_megatron(path, token_type);
-  if (extension == ".bin") return examine_bin(path, token_type);
+  if (suffix == ".bin") return examine_bin(path, token_type);
   const File file = File::open_to_read(path);
   const std::uint64_t size = file.size();
   std::string start = read_range(file, 0, std::min(size, std::uint64_t{4096}));
-  if (start.find_first_of("{[") != std::string::npos)  // of plain text no more is read
+  const Compression compression = compression_of(path, start);
+  if (compression != Compression::none) {
+    start.resize(block_bytes);
+    start.resize(Decompressor(path, compression).read(start));
+  } else if (start.find_first_of("{[") != std::string::npos) {  // of plain text no more is read
     start = read_range(file, 0, std::min(size, block_bytes));
-  const InputKind kind = are_json_lines(path, start) ? InputKind::json_lines : InputKind::text;
-  return {.path = path, .kind = kind, .begin = 0, .end = size};
+  }
+  const fs::path name = compression == Compression::none ? fs::path(path) : without_suffix(path);
+  const std::string extension = name.extension().string();
+  if (extension == ".npy" || extension == ".bin")
+    throw UserError("{} holds tokens and is compressed: decompress it", path);
+  const bool lines = are_json_lines(path, extension, start);
+  const InputKind kind = lines ? InputKind::json_lines : InputKind::text;
+  return {.path = path, .kind = kind, .begin = 0, .end = size, .compression = compression};
 }
 
 std::vector<std::string> files_in(const std::string& folder) try {
@@ -91,6 +107,11 @@ std::vector<InputFile> find_inputs(const std::vector<std::string>& given, const 
 std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share) {
   std::vector<InputFile> parts;
   for (const InputFile& text : texts) {
+    if (text.compression != Compression::none) {
+      parts.push_back(text);
+      parts.back().held_out = false;
+      continue;
+    }
     const std::uint64_t cut = cut_before_end(text, share);
     for (const bool held_out : {false, true}) {
       InputFile part = text;
@@ -124,7 +145,9 @@ Encoded encode(const InputBlock& block, const Tokenizer& tokenizer, DType token_
 }
 
 std::string name_of(const InputFile& file, const BadLine& line) {
-  return fmt::format("{}:{}", file.path, line_at(File::open_to_read(file.path), line.begin));
+  const std::uint64_t number =
+      line.number > 0 ? line.number : line_at(File::open_to_read(file.path), line.begin);
+  return fmt::format("{}:{}", file.path, number);
 }
 
 }  // namespace muster

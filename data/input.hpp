@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/dtype.hpp"
+#include "data/inputs/compressed.hpp"
 #include "data/tokenizer.hpp"
 
 namespace muster {
@@ -33,7 +34,8 @@ struct InputFile {
   IdType id_type = IdType::u16;                  // of ids
   std::optional<std::uint32_t> vocabulary = {};  // of ids, where the file tells
   std::string index = {};  // of ids: tells where documents end (data/inputs/megatron.hpp); may be empty
-  std::optional<bool> held_out = {};  // else the hash of each document decides
+  Compression compression = Compression::none;  // of text and lines; `end` is the size of the file then
+  std::optional<bool> held_out = {};            // else the hash of each document decides
 };
 
 // The files named, and those in folders named, in a fixed order: as given, and by name within a folder.
@@ -41,12 +43,18 @@ struct InputFile {
 // not tell it themselves; may be empty without any.
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
 
-// Each text file as two documents: the last `share` of it, from the start of a line, is held out.
+// Each text file as two documents: the last `share` of it, from the start of a line, is held out. Compressed files, whose
+// length is not known, stay whole and are not.
 std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share);
 
 struct InputBlock {
   const InputFile* file = nullptr;
-  std::uint64_t begin = 0, end = 0;  // in bytes of the file
+  std::uint64_t begin = 0, end = 0;  // in bytes of the file, or of what is in it where it is compressed
+  bool last = false;                 // of its file
+  std::uint64_t file_bytes = 0;      // of the file that were read for it, to tell progress by
+  // Of a compressed file:
+  std::optional<std::string> contents = {};
+  std::uint64_t first_line = 1;
 };
 inline constexpr std::uint64_t block_bytes = std::uint64_t{1} << 20;
 
@@ -64,6 +72,7 @@ struct Piece {
 struct BadLine {
   std::uint64_t begin = 0;  // in bytes of the file
   std::string fault;
+  std::uint64_t number = 0;  // of the line, from 1; 0: to be counted
 };
 
 struct Encoded {

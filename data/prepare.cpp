@@ -12,6 +12,7 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/input.hpp"
+#include "data/input_blocks.hpp"
 #include "data/shard_writer.hpp"
 
 namespace muster {
@@ -63,35 +64,6 @@ class OutputFolder {
   std::string claim() const { return path_ + "/prepare.partial"; }
   std::string path_;
   bool made_ = false, kept_ = false;
-};
-
-// Hands out the blocks of all inputs in order.
-class Blocks {
- public:
-  explicit Blocks(const std::vector<InputFile>& inputs) : inputs_(&inputs) {
-    if (!inputs.empty()) at_ = inputs.front().begin;
-  }
-
-  // Some blocks, about `bytes` together; none at the end.
-  std::vector<InputBlock> next(std::uint64_t bytes) {
-    std::vector<InputBlock> blocks;
-    std::uint64_t taken = 0;
-    while (file_ < inputs_->size() && taken < bytes && blocks.size() < most) {
-      const InputFile& input = (*inputs_)[file_];
-      const std::uint64_t end = std::min(at_ + block_bytes, input.end);
-      blocks.push_back({&input, at_, end});
-      taken += end - at_;
-      at_ = end;
-      if (at_ == input.end && ++file_ < inputs_->size()) at_ = (*inputs_)[file_].begin;
-    }
-    return blocks;
-  }
-
- private:
-  static constexpr std::size_t most = 4096;
-  const std::vector<InputFile>* inputs_;
-  std::size_t file_ = 0;
-  std::uint64_t at_ = 0;
 };
 
 std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
@@ -218,7 +190,7 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
   OutputFolder folder(output);
   {
     Division division(output, info, options);
-    Blocks blocks(files);
+    InputBlocks blocks(files);
     const std::uint64_t batch = 4 * block_bytes * static_cast<std::uint64_t>(thread_count());
     for (std::vector<InputBlock> some = blocks.next(batch); !some.empty(); some = blocks.next(batch)) {
       const std::vector<Encoded> encoded =
@@ -226,7 +198,7 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
       for (std::size_t i = 0; i < some.size(); ++i) {
         division.add(*some[i].file, encoded[i], done);
         tell_skipped(*some[i].file, encoded[i].bad_lines, done, options);
-        done.bytes += some[i].end - some[i].begin;
+        done.bytes += some[i].file_bytes;
       }
       if (progress) progress(done);
     }

@@ -1,7 +1,6 @@
 #include "data/inputs/json_lines.hpp"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "core/error.hpp"
 #include "data/inputs/encoding.hpp"
@@ -9,8 +8,6 @@
 
 namespace muster {
 namespace {
-
-constexpr std::uint64_t longest_line = std::uint64_t{256} << 20;  // held in memory whole
 
 // The lines that start in the block, whole; `begin` becomes where the first one starts.
 std::string lines_of(const File& file, const InputBlock& block, std::uint64_t& begin) {
@@ -24,9 +21,7 @@ std::string lines_of(const File& file, const InputBlock& block, std::uint64_t& b
   }
   std::uint64_t end = block.end;
   while (!text.empty() && text.back() != '\n' && end < block.file->end) {
-    if (text.size() > longest_line)
-      throw UserError("{}:{} is longer than {} bytes: divide it, or give it as a text file", file.path(),
-                      line_at(file, begin), longest_line);
+    if (text.size() > longest_line) throw too_long_line(file.path(), line_at(file, begin));
     std::string more = read_range(file, end, std::min(end + block_bytes, block.file->end));
     end += more.size();
     if (const std::size_t newline = more.find('\n'); newline != std::string::npos) more.resize(newline + 1);
@@ -48,15 +43,13 @@ bool has_text(std::string_view object) {
 }
 
 UserError on_lines(const std::string& path, const char* what, const char* filter) {
-  return UserError(
-      "{} is {}, and documents of JSON stand on a line each: make them so by jq -c '{}' {} > {}.jsonl", path,
-      what, filter, path, std::filesystem::path(path).stem().string());
+  return UserError("{} is {}, and documents of JSON stand on a line each: write it anew by jq -c '{}'", path,
+                   what, filter);
 }
 
 }  // namespace
 
-bool are_json_lines(const std::string& path, std::string_view start) {
-  const std::string extension = std::filesystem::path(path).extension().string();
+bool are_json_lines(const std::string& path, const std::string& extension, std::string_view start) {
   if (extension == ".txt") return false;
   const bool whole = start.size() < block_bytes;
   start = without_spaces(start);
@@ -83,10 +76,16 @@ std::uint64_t line_at(const File& file, std::uint64_t position) {
   return line;
 }
 
+UserError too_long_line(const std::string& path, std::uint64_t number) {
+  return UserError("{}:{} is longer than {} bytes: divide it, or give it as a text file", path, number,
+                   longest_line);
+}
+
 void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const File file = File::open_to_read(block.file->path);
   std::uint64_t begin = 0;
-  const std::string lines = lines_of(file, block, begin);
+  const std::string lines = block.contents ? *block.contents : lines_of(file, block, begin);
+  std::uint64_t number = block.contents ? block.first_line : 0;
   std::vector<std::uint32_t> tokens;
   for (std::size_t at = 0; at < lines.size();) {
     const std::size_t end = std::min(lines.size(), lines.find('\n', at));
@@ -94,7 +93,7 @@ void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DTyp
     if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
       std::string text;
       if (const auto fault = text_of_json(line, text)) {
-        encoded.bad_lines.push_back({begin + at, *fault});
+        encoded.bad_lines.push_back({begin + at, *fault, number});
       } else if (!text.empty()) {
         tokens.clear();
         tokenizer.encode(text, tokens);
@@ -104,6 +103,7 @@ void encode_json_lines(const InputBlock& block, const Tokenizer& tokenizer, DTyp
       }
     }
     at = end + 1;
+    if (number > 0) ++number;
   }
 }
 

@@ -8,10 +8,11 @@
 namespace muster {
 
 void encode_text(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
-  const std::string text = read_range(File::open_to_read(block.file->path), block.begin, block.end);
-  Piece piece{.text_bytes = text.size(),
-              .first = block.begin == block.file->begin,
-              .last = block.end == block.file->end};
+  const std::string text = block.contents
+                               ? *block.contents
+                               : read_range(File::open_to_read(block.file->path), block.begin, block.end);
+  if (text.empty()) return;  // only compressed files can come to nothing
+  Piece piece{.text_bytes = text.size(), .first = block.begin == block.file->begin, .last = block.last};
   if (piece.first) {
     if (const std::size_t zero = text.substr(0, hashed_start).find('\0'); zero != std::string::npos)
       throw UserError(
