@@ -104,17 +104,18 @@ std::vector<InputFile> find_inputs(const std::vector<std::string>& given, const 
   return inputs;
 }
 
-std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share) {
+std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& files, double share) {
   std::vector<InputFile> parts;
-  for (const InputFile& text : texts) {
-    if (text.compression != Compression::none) {
-      parts.push_back(text);
+  for (const InputFile& file : files) {
+    if (file.compression != Compression::none) {
+      parts.push_back(file);
       parts.back().held_out = false;
       continue;
     }
-    const std::uint64_t cut = cut_before_end(text, share);
+    const std::uint64_t cut =
+        file.kind == InputKind::ids ? cut_ids_before_end(file, share) : cut_before_end(file, share);
     for (const bool held_out : {false, true}) {
-      InputFile part = text;
+      InputFile part = file;
       (held_out ? part.begin : part.end) = cut;
       part.held_out = held_out;
       if (part.begin < part.end) parts.push_back(std::move(part));

@@ -43,9 +43,9 @@ struct InputFile {
 // not tell it themselves; may be empty without any.
 std::vector<InputFile> find_inputs(const std::vector<std::string>& names, const std::string& token_type);
 
-// Each text file as two documents: the last `share` of it, from the start of a line, is held out. Compressed files, whose
-// length is not known, stay whole and are not.
-std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& texts, double share);
+// Each file of one document as two: the last `share` of it is held out, of text from the start of a line. Compressed
+// files, whose length is not known, stay whole and are not.
+std::vector<InputFile> with_ends_held_out(const std::vector<InputFile>& files, double share);
 
 struct InputBlock {
   const InputFile* file = nullptr;

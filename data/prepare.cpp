@@ -6,7 +6,9 @@
 #include <exception>
 #include <fcntl.h>
 #include <filesystem>
+#include <fmt/ranges.h>
 #include <memory>
+#include <set>
 #include <unistd.h>
 
 #include "core/error.hpp"
@@ -159,9 +161,50 @@ void tell_skipped(const InputFile& file, const std::vector<BadLine>& lines, Prep
 }
 
 // Too few to divide whole: the hash would put less than ten into one split, and often none.
-bool are_few_texts(const std::vector<InputFile>& files, double share) {
+bool are_few_and_whole(const std::vector<InputFile>& files, const PrepareOptions& options) {
+  const double share = options.validation;
+  const auto is_one_document = [&](const InputFile& file) {
+    return file.kind == InputKind::text ||
+           (file.kind == InputKind::ids && file.index.empty() && !options.end_token);
+  };
   return share > 0 && share < 1 && static_cast<double>(files.size()) * std::min(share, 1 - share) < 10 &&
-         std::ranges::all_of(files, [](const InputFile& file) { return file.kind == InputKind::text; });
+         std::ranges::all_of(files, is_one_document);
+}
+
+// The files of both splits. Those whose documents are divided by their hash do not know theirs.
+std::vector<InputFile> files_of(const std::vector<std::string>& inputs, const PrepareOptions& options) {
+  std::vector<InputFile> files = find_inputs(inputs, options.token_type);
+  if (options.validation_inputs.empty())
+    return are_few_and_whole(files, options) ? with_ends_held_out(files, options.validation) : files;
+  std::set<fs::path> trained_on;
+  for (InputFile& file : files) {
+    file.held_out = false;
+    trained_on.insert(fs::weakly_canonical(file.path));
+  }
+  for (InputFile& file : find_inputs(options.validation_inputs, options.token_type)) {
+    file.held_out = true;
+    if (trained_on.contains(fs::weakly_canonical(file.path)))
+      throw UserError("{} is to be trained on and held out: name it once", file.path);
+    files.push_back(std::move(file));
+  }
+  return files;
+}
+
+void check_splits(const DatasetInfo& info, const std::vector<std::string>& inputs,
+                  const PrepareOptions& options, std::uint64_t documents) {
+  const auto empty = [](const std::vector<std::string>& names) {
+    return UserError("{} hold{} no text: name other files", fmt::join(names, ", "),
+                     names.size() == 1 ? "s" : "");
+  };
+  const bool named = !options.validation_inputs.empty();
+  if (documents == 0 || (named && info.train.shards.empty())) throw empty(inputs);
+  if (named && info.validation.shards.empty()) throw empty(options.validation_inputs);
+  if (info.train.shards.empty() && options.validation < 1)
+    throw UserError(
+        "the share of {} fell on {}, and none is left to train on: name what to hold out by "
+        "--validation-input, or give --validation 0",
+        options.validation,
+        documents == 1 ? "the only document" : fmt::format("all {} documents", documents));
 }
 
 void check_options(const PrepareOptions& options) {
@@ -176,8 +219,7 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
                     const PrepareOptions& options,
                     const std::function<void(const PrepareProgress&)>& progress) {
   check_options(options);
-  std::vector<InputFile> files = find_inputs(inputs, options.token_type);
-  if (are_few_texts(files, options.validation)) files = with_ends_held_out(files, options.validation);
+  const std::vector<InputFile> files = files_of(inputs, options);
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(files, options);
   DatasetInfo info{.tokenizer = tokenizer->describe(),
                    .tokenizer_hash = tokenizer->hash(),
@@ -207,11 +249,7 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
   if (done.skipped_lines > 0)
     options.tell(fmt::format("{} line{} skipped; {} documents were read", done.skipped_lines,
                              done.skipped_lines == 1 ? " was" : "s were", done.documents));
-  if (done.documents == 0)
-    throw UserError("{} holds no text: name other files", inputs.size() == 1 ? inputs.front() : "the input");
-  if (info.train.shards.empty() && options.validation < 1)
-    throw UserError("all {} documents fell into validation: give more documents, or --validation 0",
-                    done.documents);
+  check_splits(info, inputs, options, done.documents);
   write_dataset_info(output, info);
   folder.keep();
   return info;

@@ -1,7 +1,7 @@
 // Text, JSON lines or tokens in; a dataset out.
 //
-// Documents go to validation by a hash of their start, to train otherwise; where the input is text files, too few
-// for that, the end of each goes to validation. The work is parallel, its memory does not grow with the input
+// Documents go to validation by a hash of their start, to train otherwise; where the input is files of one document each
+// (text, or tokens without an end token), too few for that, the end of each goes to validation. Or files are named for it. The work is parallel, its memory does not grow with the input
 // (block_bytes and some per thread), and the bytes written depend neither on threads nor on the order in which a
 // file system lists files. A failure leaves no dataset, and no file, behind.
 #pragma once
@@ -19,7 +19,9 @@ namespace muster {
 struct PrepareOptions {
   std::string tokenizer = "bytes";  // of text
   double validation = 0.02;         // the share held out, in [0, 1]
-  bool skip_bad_lines = false;      // of JSON lines, instead of refusing the first
+  // Files and folders that are held out whole; `validation` has no meaning then, and all other input is train's.
+  std::vector<std::string> validation_inputs = {};
+  bool skip_bad_lines = false;  // of JSON lines, instead of refusing the first
   std::uint64_t shard_tokens = std::uint64_t{64} << 20;
   // Of tokens made elsewhere (.npy, .bin).
   std::optional<std::uint32_t> vocabulary;

@@ -95,6 +95,12 @@ class Borders {
 
 }  // namespace
 
+std::uint64_t cut_ids_before_end(const InputFile& file, double share) {
+  const std::uint64_t size = size_of(file.id_type), tokens = (file.end - file.begin) / size;
+  const auto kept = static_cast<std::uint64_t>(static_cast<double>(tokens) * (1 - share));
+  return file.begin + std::max<std::uint64_t>(kept, 1) * size;
+}
+
 void encode_ids(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded) {
   const InputFile& input = *block.file;
   const File file = File::open_to_read(input.path);

@@ -33,6 +33,9 @@ constexpr std::string_view name_of(IdType type) {
   return names[static_cast<std::size_t>(type)];
 }
 
+// Where the last `share` of the tokens begins. Of a single one nothing is cut off.
+std::uint64_t cut_ids_before_end(const InputFile& file, double share);
+
 void encode_ids(const InputBlock& block, const Tokenizer& tokenizer, DType type, Encoded& encoded);
 
 }  // namespace muster

@@ -593,6 +593,56 @@ TEST_F(Prepare, damaged_and_unknown_compressed_files_are_refused_by_name) {
   EXPECT_TRUE(tells(message("c.json.zst", zstd("[{\"text\": \"a\"}]")), {"c.json.zst", "a JSON array"}));
 }
 
+TEST_F(Prepare, a_train_file_and_a_validation_file_become_one_dataset) {
+  PrepareOptions options;
+  options.vocabulary = 10;
+  options.token_type = "u16";
+  options.validation_inputs = {write("val.bin", raw(std::vector<std::uint16_t>{7, 8}))};
+  const std::string train = write("train.bin", raw(std::vector<std::uint16_t>{1, 2, 3}));
+  prepare({train}, path("out"), options);
+  const Dataset dataset(path("out"));
+  EXPECT_EQ(documents(dataset, Split::train), (std::vector<std::vector<std::int32_t>>{{1, 2, 3}}));
+  EXPECT_EQ(documents(dataset, Split::validation), (std::vector<std::vector<std::int32_t>>{{7, 8}}));
+
+  const auto message = [&](const std::vector<std::string>& inputs, const PrepareOptions& how) {
+    return message_of([&] { prepare(inputs, path("bad"), how); });
+  };
+  EXPECT_TRUE(
+      tells(message({train, path("val.bin")}, options), {"val.bin is to be trained on and held out"}));
+  PrepareOptions lines;
+  lines.validation_inputs = {write("blank.jsonl", "\n")};
+  write_lines("a.jsonl", {"a"});
+  EXPECT_TRUE(tells(message({path("a.jsonl")}, lines), {"blank.jsonl holds no text"}));
+  lines.validation_inputs = {path("a.jsonl")};
+  EXPECT_TRUE(tells(message({path("blank.jsonl")}, lines), {"blank.jsonl holds no text"}));
+  EXPECT_TRUE(tells(message({train}, lines), {"train.bin", "--token-type"}));
+}
+
+TEST_F(Prepare, holds_out_the_end_of_token_files_without_an_end_token) {
+  PrepareOptions options;
+  options.vocabulary = 1000;
+  options.token_type = "u16";
+  options.validation = 0.25;
+  std::vector<std::uint16_t> ids(1000);
+  std::iota(ids.begin(), ids.end(), std::uint16_t{0});
+  prepare({write("a.bin", raw(ids)), write("one.bin", raw(std::vector<std::uint16_t>{5}))}, path("out"),
+          options);
+  const auto train = documents(Dataset(path("out")), Split::train);
+  const auto held_out = documents(Dataset(path("out")), Split::validation);
+  ASSERT_EQ(train.size(), 2u);
+  EXPECT_EQ(train[0].size(), 750u);
+  ASSERT_EQ(held_out.size(), 1u);
+  EXPECT_EQ(held_out[0].size(), 250u);
+  EXPECT_EQ(held_out[0][0], 750);
+}
+
+TEST_F(Prepare, documents_that_cannot_be_divided_are_told_with_one_remedy) {
+  PrepareOptions options;
+  options.validation = 0.999;
+  EXPECT_TRUE(tells(message_of([&] { prepare({write_lines("a.jsonl", {"a"})}, path("out"), options); }),
+                    {"0.999 fell on the only document", "--validation-input", "--validation 0"}));
+}
+
 TEST_F(Prepare, progress_reaches_the_end) {
   PrepareProgress last;
   prepare({write("a.txt", long_text(3 * block_bytes))}, path("out"), all_train(),
@@ -655,7 +705,7 @@ TEST_F(Prepare, bad_input_is_refused_by_name_and_leaves_nothing) {
   EXPECT_TRUE(tells(fails({path("a.txt")}, bad), {"--validation"}));
   bad.validation = 0.99999999;
   EXPECT_TRUE(tells(fails({path("blank.jsonl"), write("one.jsonl", "{\"text\": \"a\"}\n")}, bad),
-                    {"all 1 documents", "--validation 0"}));
+                    {"the only document", "--validation 0"}));
 }
 
 TEST_F(Prepare, a_folder_that_holds_something_is_left_alone) {

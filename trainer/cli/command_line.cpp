@@ -92,11 +92,15 @@ void add_prepare(Line& line) {
             ->required();
         app.add_option("--output", o.output, "folder of the dataset, new or empty")->required();
         app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
-        app.add_option("--validation", o.prepare.validation,
-                       "share to hold out: of the documents, or, where that would be less than ten text "
-                       "files, of the end of each")
-            ->capture_default_str()
-            ->check(share);
+        CLI::Option* validation =
+            app.add_option("--validation", o.prepare.validation,
+                           "share to hold out: of the documents, or, where that would be less than ten files "
+                           "of one document, of the end of each")
+                ->capture_default_str()
+                ->check(share);
+        app.add_option("--validation-input", o.prepare.validation_inputs,
+                       "files or folders to hold out whole, in place of a share of the others")
+            ->excludes(validation);
         app.add_flag("--skip-bad-lines", o.prepare.skip_bad_lines,
                      "of JSON lines: count and tell those without a text, instead of ending at the first");
         app.add_option("--shard-tokens", o.prepare.shard_tokens, "tokens of a shard, about")

@@ -37,10 +37,11 @@ int prepare_command(const PrepareCommandOptions& options) {
   print_split("train", dataset.train);
   print_split("validation", dataset.validation);
   if (dataset.validation.shards.empty() && options.prepare.validation > 0)
-    fmt::print(stderr,
-               "nothing is held out to evaluate on: there are too few documents for --validation {}; give a "
-               "larger share\n",
-               options.prepare.validation);
+    fmt::print(
+        stderr,
+        "nothing is held out to evaluate on: of {} documents none fell into the share of {}; name what "
+        "to hold out by --validation-input\n",
+        dataset.train.documents(), options.prepare.validation);
   return 0;
 }
 
