@@ -19,6 +19,8 @@ class File {
   static File open_to_append(const std::string& path);
   // An existing file, to be written in place.
   static File open_to_update(const std::string& path);
+  // Of a descriptor that is open, and is closed with it.
+  static File adopt(int descriptor, const std::string& path) { return {descriptor, path}; }
 
   File() = default;
   File(File&& other) noexcept;

@@ -27,6 +27,9 @@ fs::path without_suffix(const fs::path& path) {
 InputFile examine(const std::string& path, const std::string& token_type) {
   const std::string suffix = fs::path(path).extension().string();
   if (suffix == ".npy") return examine_npy(path);
+  if (suffix == ".npz")
+    throw UserError("{} is an archive of arrays: save the tokens as an array alone, .npy, with numpy.save",
+                    path);
   if (suffix == ".bin" && MegatronIndex::is_one(MegatronIndex::beside(path)))
     return examine_megatron(path, token_type);
   if (suffix == ".bin") return examine_bin(path, token_type);

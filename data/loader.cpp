@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -33,6 +34,16 @@ void check_sources(std::span<const Loader::Source> sources, const Loader::Option
   }
 }
 
+UserError no_sample(const Loader::Source& source, const Loader::Options& options, std::uint64_t longest) {
+  const std::uint64_t tokens = source.dataset->info().split(options.split).tokens();
+  const bool in_parts = std::cmp_greater(tokens, options.sequence);  // enough of them, in shards too short
+  return UserError(
+      "the {} split of {} has no sample of {} + 1 tokens, its longest shard has {}: shorten "
+      "train.sequence or {}",
+      name_of(options.split), source.dataset->folder(), options.sequence, longest,
+      in_parts ? "prepare the text again with a larger --shard-tokens" : "prepare more text");
+}
+
 }  // namespace
 
 std::int64_t Loader::max_documents(std::int64_t count, const Options& options) {
@@ -62,12 +73,7 @@ Loader::Loader(std::vector<Source> sources, const Options& options, MemoryAccoun
       state.samples += shard.tokens() == 0 ? 0 : (shard.tokens() - 1) / length;
       longest = std::max(longest, shard.tokens());
     }
-    if (state.samples == 0)
-      throw UserError(
-          "the {} split of {} has no sample of {} + 1 tokens, its longest shard has {}: shorten "
-          "train.sequence or "
-          "prepare more text",
-          name_of(options.split), source.dataset->folder(), length, longest);
+    if (state.samples == 0) throw no_sample(source, options, longest);
     if (options.documents) state.documents.emplace(*state.shards, account);
     mix.push_back({state.samples, source.weight});
     sources_.push_back(std::move(state));

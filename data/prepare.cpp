@@ -1,72 +1,23 @@
 #include "data/prepare.hpp"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <exception>
-#include <fcntl.h>
 #include <filesystem>
 #include <fmt/ranges.h>
 #include <memory>
 #include <set>
-#include <unistd.h>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/input.hpp"
 #include "data/input_blocks.hpp"
+#include "data/output_folder.hpp"
 #include "data/shard_writer.hpp"
 
 namespace muster {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The folder of a dataset that is being made; what was made is removed unless it is kept.
-class OutputFolder {
- public:
-  explicit OutputFolder(const std::string& path) : path_(path) {
-    std::error_code error;
-    made_ = !fs::exists(path_, error);
-    if (!made_ && !fs::is_directory(path_, error))
-      throw UserError("{} is a file: name a new or empty folder for the dataset", path_);
-    if (!made_ && !fs::is_empty(path_, error))
-      throw UserError("{} is not empty: remove it or name a new folder for the dataset", path_);
-    if (made_) fs::create_directories(path_, error);
-    if (error)
-      throw UserError("cannot make the folder {}: {}: check its permissions or name another", path_,
-                      error.message());
-    // Two that start at the same moment both find it empty.
-    const int descriptor = open(claim().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor < 0 && errno == EEXIST)
-      throw UserError("another muster prepare writes to {}: name a new folder for the dataset", path_);
-    if (descriptor < 0)
-      throw UserError("cannot write to the folder {}: {}: check its permissions and free space", path_,
-                      std::strerror(errno));
-    close(descriptor);
-  }
-  OutputFolder(const OutputFolder&) = delete;
-  OutputFolder& operator=(const OutputFolder&) = delete;
-  ~OutputFolder() {
-    if (kept_) return;
-    std::error_code ignored;  // the failure that brought us here is the one to tell
-    for (const auto& entry : fs::directory_iterator(path_, ignored)) {
-      const std::string extension = entry.path().extension().string();
-      if (extension == ".h5" || extension == ".partial") fs::remove(entry.path(), ignored);
-    }
-    if (made_) fs::remove(path_, ignored);  // only if it is empty
-  }
-  void keep() {
-    kept_ = true;
-    std::error_code ignored;
-    fs::remove(claim(), ignored);
-  }
-
- private:
-  std::string claim() const { return path_ + "/prepare.partial"; }
-  std::string path_;
-  bool made_ = false, kept_ = false;
-};
 
 std::unique_ptr<Tokenizer> tokenizer_for(const std::vector<InputFile>& inputs,
                                          const PrepareOptions& options) {
@@ -229,7 +180,7 @@ DatasetInfo prepare(const std::vector<std::string>& inputs, const std::string& o
   PrepareProgress done;
   for (const InputFile& file : files) done.total_bytes += file.end - file.begin;
 
-  OutputFolder folder(output);
+  OutputFolder folder(output, options.tell);
   {
     Division division(output, info, options);
     InputBlocks blocks(files);

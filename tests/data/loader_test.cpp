@@ -213,7 +213,7 @@ TEST_F(Loading, what_cannot_be_loaded_is_refused_by_name) {
   EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, small, account_); }),
                     {path("d"), "vocabulary of 257", "model.vocabulary to 257"}));
   EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, options(31), account_); }),
-                    {path("d"), "train split", "longest shard has 31", "train.sequence"}));
+                    {path("d"), "train split", "longest shard has 31", "train.sequence", "--shard-tokens"}));
   EXPECT_EQ(message_of([&] { Loader({{&dataset}}, options(30), account_); }), "no error");
   EXPECT_TRUE(
       tells(message_of([&] { Loader({{&dataset}}, options(10, false, Split::validation), account_); }),

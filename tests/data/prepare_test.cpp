@@ -4,6 +4,7 @@
 #include <atomic>
 #include <barrier>
 #include <numeric>
+#include <sys/wait.h>
 #include <thread>
 #include <zlib.h>
 #include <zstd.h>
@@ -643,6 +644,45 @@ TEST_F(Prepare, documents_that_cannot_be_divided_are_told_with_one_remedy) {
                     {"0.999 fell on the only document", "--validation-input", "--validation 0"}));
 }
 
+TEST_F(Prepare, what_a_killed_prepare_left_is_told_and_removed) {
+  std::vector<std::string> told;
+  PrepareOptions options = all_train();
+  options.tell = [&](const std::string& line) { told.push_back(line); };
+  options.shard_tokens = 1000;
+  std::vector<std::string> lines(400, std::string(99, 'x'));
+  const std::string input = write_lines("a.jsonl", lines), out = path("out");
+  const pid_t child = fork();
+  if (child == 0) {
+    set_thread_count(1);  // the threads that there were are not in a copy of the process
+    prepare({input}, out, options, [](const PrepareProgress&) { raise(SIGKILL); });
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  ASSERT_TRUE(fs::exists(out + "/prepare.partial"));
+  ASSERT_FALSE(fs::exists(out + "/dataset.json"));
+  write("out/notes", "mine");
+  EXPECT_TRUE(tells(message_of([&] { prepare({input}, out, options); }), {out, "not empty"}));
+  EXPECT_TRUE(fs::exists(out + "/notes"));
+  fs::remove(out + "/notes");
+  prepare({input}, out, options);
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_TRUE(tells(told[0], {out, "did not end", "removed"}));
+  EXPECT_EQ(texts(Dataset(out), Split::train), lines);
+  EXPECT_FALSE(fs::exists(out + "/prepare.partial"));
+}
+
+TEST_F(Prepare, a_folder_that_another_writes_to_is_refused_and_left_alone) {
+  PrepareOptions options = all_train();
+  const std::string input = write_lines("a.jsonl", {"a"}), out = path("out");
+  prepare({input}, out, options, [&](const PrepareProgress&) {
+    EXPECT_TRUE(tells(message_of([&] { prepare({input}, out, options); }),
+                      {"another muster prepare writes to", out}));
+  });
+  EXPECT_EQ(texts(Dataset(out), Split::train), std::vector<std::string>{"a"});
+}
+
 TEST_F(Prepare, progress_reaches_the_end) {
   PrepareProgress last;
   prepare({write("a.txt", long_text(3 * block_bytes))}, path("out"), all_train(),
@@ -691,6 +731,7 @@ TEST_F(Prepare, bad_input_is_refused_by_name_and_leaves_nothing) {
   EXPECT_TRUE(tells(fails({write("a.npy", npy("<f4", "(1,)", "abcd"))}, ids), {"a.npy", "numpy.save"}));
   EXPECT_TRUE(tells(fails({write("b.npy", npy("<u2", "(1, 1)", "ab"))}, ids), {"b.npy", "one-dimensional"}));
   EXPECT_TRUE(tells(fails({write("c.npy", npy("<u2", "(9,)", "ab"))}, ids), {"c.npy", "cut short"}));
+  EXPECT_TRUE(tells(fails({write("a.npz", "PK\3\4")}, ids), {"a.npz", "an archive of arrays", "numpy.save"}));
   EXPECT_TRUE(tells(fails({write("d.npy", "no numpy")}, ids), {"d.npy", "no .npy file"}));
   EXPECT_TRUE(
       tells(fails({write("e.npy", npy("<i8", "(1,)", std::string(8, '\xff')))}, ids), {"token -1", "e.npy"}));
