@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "core/error.hpp"
@@ -22,7 +23,7 @@ void read_ids_as(const File& file, std::uint64_t begin, std::span<std::uint32_t>
       throw UserError(
           "token {} at byte {} of {} lies outside the vocabulary of {}: correct --vocabulary or the file",
           stored[i], begin + i * sizeof(Stored), file.path(), vocabulary);
-    ids[i] = static_cast<std::uint32_t>(stored[i]);
+    ids[i] = static_cast<std::uint32_t>(static_cast<std::make_unsigned_t<Stored>>(stored[i]));
   }
 }
 

@@ -199,6 +199,24 @@ class BadInput(unittest.TestCase):
         self.refused([(1, ["prepare", source, "--output", output])], str(source), "is empty", "leave it out")
         self.assertFalse(output.exists())
 
+    def refused_to_prepare(self, name, contents, *expected, options=()):
+        source = self.new("source").with_name(name)
+        source.write_text(contents)
+        output = self.new("data")
+        self.refused([(1, ["prepare", source, "--output", output, *options])], *expected)
+        self.assertFalse(output.exists())
+
+    def test_a_json_array_to_prepare(self):
+        self.refused_to_prepare("array.json", '[{"text": "a"}, {"text": "b"}]', "array.json is a JSON array", "jq -c '.[]'")
+
+    def test_a_line_without_a_text_to_prepare(self):
+        self.refused_to_prepare("lines.ndjson", '{"text": "a"}\n{"text": null}\n', "lines.ndjson:2", "no string",
+                                "--skip-bad-lines")
+
+    def test_a_share_and_files_to_hold_out(self):
+        self.refused_to_prepare("a.txt", "text", "--validation", "excludes",
+                                options=["--validation", 0.5, "--validation-input", self.data + ".jsonl"])
+
     # Configuration
 
     def test_a_batch_that_the_shards_do_not_divide(self):
