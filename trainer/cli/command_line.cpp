@@ -87,8 +87,9 @@ void add_prepare(Line& line) {
       [](CLI::App& app, PrepareCommandOptions& o) {
         app.add_option(
                "INPUT", o.inputs,
-               "files or folders: plain text (a file is a document), JSON lines (a line is a document, "
-               "its field \"text\"), or tokens in .npy and .bin (docs/formats.md)")
+               "files or folders: plain text (a file is a document), JSON lines (a line is a document, its "
+               "field \"text\"), both also compressed (.gz, .zst), or tokens in .npy and .bin "
+               "(docs/formats.md)")
             ->required();
         app.add_option("--output", o.output, "folder of the dataset, new or empty")->required();
         app.add_option("--tokenizer", o.prepare.tokenizer, "of text: bytes")->capture_default_str();
