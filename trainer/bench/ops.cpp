@@ -167,7 +167,7 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
                       std::uint64_t cache_bytes) {
   // Four times the cache in each space.
   // No power of two: processors that guess a line's place in the first cache from its address take spaces that far apart
-  // for one, and miss at each access (Zen 4: AdamW at a sixth of its speed). A model's spaces rarely lie so.
+  // for one, and miss at each access (Zen 4: AdamW with AVX2 at a quarter of its speed). A model's spaces rarely lie so.
   const std::int64_t elements = (static_cast<std::int64_t>(cache_bytes) / flat_block + 5) * flat_block;
   const auto count = static_cast<std::uint64_t>(elements);
   MemoryAccount account;
