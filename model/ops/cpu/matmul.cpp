@@ -30,10 +30,19 @@ struct Tile {
   std::int64_t m = 0, n = 0;
 };
 
-// The tiles that should take least time: to pack an element costs about as much as 16 products, and the thread with most
+// Whether units of A's rows are 32 bits of memory side by side.
+template <class T>
+bool reads_in_place(const MatrixView& a, std::int64_t k) {
+  return sizeof(T) * unit_depth<T> == sizeof(float) && a.column_stride == 1 && k % unit_depth<T> == 0;
+}
+
+// To pack an element costs about as much as so many products.
+constexpr std::int64_t packing = 16;
+
+// The tiles that should take least time, where an element of A costs `of_a` products beside its own: the thread with most
 // tiles counts. Four a thread if the shape allows, so that a thread which others delay holds up little.
-Tile tile_of(const MatmulShape& shape, int threads) {
-  constexpr std::int64_t least_m = 64, most_m = 1024, least_n = 96, most_n = 768, packing = 16;
+Tile tile_of(const MatmulShape& shape, std::int64_t of_a, int threads) {
+  constexpr std::int64_t least_m = 64, most_m = 1024, least_n = 96, most_n = 768;
   const std::int64_t wanted = threads == 1 ? 1 : 4 * threads;
   Tile best{round_up(shape.m, panel_rows), round_up(shape.n, panel_columns)};
   std::int64_t best_cost = std::numeric_limits<std::int64_t>::max(), best_tiles = 0;
@@ -43,7 +52,7 @@ Tile tile_of(const MatmulShape& shape, int threads) {
          ++n_parts) {
       const std::int64_t n = round_up(divide_up(shape.n, n_parts), panel_columns);
       const std::int64_t tiles = divide_up(shape.m, m) * divide_up(shape.n, n);
-      const std::int64_t cost = divide_up(tiles, threads) * (m * n + packing * (m + n));
+      const std::int64_t cost = divide_up(tiles, threads) * (m * n + of_a * m + packing * n);
       const std::int64_t enough = std::min(tiles, wanted);
       if (enough > best_tiles || (enough == best_tiles && cost < best_cost)) {
         best = {m, n};
@@ -108,15 +117,17 @@ struct Multiplication {
     return {static_cast<const T*>(a.data) + m * a.row_stride + k * a.column_stride, a.row_stride,
             a.column_stride, std::max<std::int64_t>(end - m, 0), std::min(block_depth, shape.k - k)};
   }
-  Lines<T> columns_of_b(std::int64_t n, std::int64_t k) const {
+  // Those of one panel, before `end`.
+  Lines<T> columns_of_b(std::int64_t n, std::int64_t end, std::int64_t k) const {
     return {static_cast<const T*>(b.data) + n * b.column_stride + k * b.row_stride, b.column_stride,
-            b.row_stride, std::clamp<std::int64_t>(shape.n - n, 0, tile.n),
+            b.row_stride, std::clamp<std::int64_t>(end - n, 0, panel_columns),
             std::min(block_depth, shape.k - k)};
   }
 
   void compute_tile(std::int64_t m0, std::int64_t n0, std::byte* workspace) const;
   // panel_rows x panel_columns of it, of which some may lie beyond C.
-  void compute_panel(std::int64_t m, std::int64_t n, const float* a_panel, const float* b_panel,
+  template <class Rows>
+  void compute_panel(std::int64_t m, std::int64_t n, const Rows& rows, const float* b_panel,
                      std::int64_t units, bool first, bool last, float* partial) const;
 };
 
@@ -127,30 +138,48 @@ void Multiplication<T>::compute_tile(std::int64_t m0, std::int64_t n0, std::byte
   float* const b_block = reinterpret_cast<float*>(workspace + scratch.b_block);
   float* const partial = reinterpret_cast<float*>(workspace + scratch.partial);
   const std::int64_t m_end = std::min(shape.m, m0 + tile.m), n_end = std::min(shape.n, n0 + tile.n);
+  const bool in_place = reads_in_place<T>(a, shape.k);
 
   for (std::int64_t k = 0; k < shape.k; k += block_depth) {
-    const Lines<T> b_lines = columns_of_b(n0, k);
-    const std::int64_t units = units_of<T>(b_lines.depth);
-    pack_panels<panel_columns>(b_lines, b_block);
+    const std::int64_t units = units_of<T>(std::min(block_depth, shape.k - k));
+    const bool last = k + block_depth >= shape.k;
     for (std::int64_t block = m0; block < m_end; block += block_rows) {
       const std::int64_t block_end = std::min(m_end, block + block_rows);
-      pack_panels<panel_rows>(rows_of_a(block, block_end, k), a_block);
-      Prefetch<T> next(rows_of_a(block_end, std::min(m_end, block_end + block_rows), k),
-                       divide_up(block_end - block, panel_rows) * divide_up(n_end - n0, panel_columns));
-      for (std::int64_t n = n0; n < n_end; n += panel_columns)
+      const std::int64_t m_panels = divide_up(block_end - block, panel_rows);
+      // Rows whose units lie side by side are read where they lie; but a panel may reach beyond the last of them.
+      const std::int64_t packed_from = block + (in_place ? (block_end - block) / panel_rows * panel_rows : 0);
+      pack_panels<panel_rows>(rows_of_a(packed_from, block_end, k), a_block);
+      const bool deeper = block_end == m_end;
+      Prefetch<T> next_block(
+          deeper ? rows_of_a(m0, last ? m0 : std::min(m_end, m0 + block_rows), k + block_depth)
+                 : rows_of_a(block_end, std::min(m_end, block_end + block_rows), k),
+          m_panels * divide_up(n_end - n0, panel_columns));
+      for (std::int64_t n = n0; n < n_end; n += panel_columns) {
+        float* const b_panel = b_block + (n - n0) * units;
+        // A panel of B is packed when it is first wanted: memory brings it while the one before is multiplied.
+        if (block == m0) pack_panels<panel_columns>(columns_of_b(n, n_end, k), b_panel);
+        Prefetch<T> next_panel(columns_of_b(n + panel_columns, block == m0 ? n_end : 0, k), m_panels);
         for (std::int64_t m = block; m < block_end; m += panel_rows) {
-          next.step();
-          compute_panel(m, n, a_block + (m - block) * units, b_block + (n - n0) * units, units, k == 0,
-                        k + block_depth >= shape.k, partial + (m - m0) * tile.n + (n - n0) * panel_rows);
+          next_block.step();
+          next_panel.step();
+          const auto compute = [&](const auto& rows) {
+            compute_panel(m, n, rows, b_panel, units, k == 0, last,
+                          partial + (m - m0) * tile.n + (n - n0) * panel_rows);
+          };
+          if (m < packed_from)
+            compute(RowsInPlace<T>{rows_of_a(m, block_end, k).from, a.row_stride});
+          else
+            compute(PackedRows{a_block + (m - packed_from) * units});
         }
+      }
     }
   }
 }
 
 template <class T>
-void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, const float* a_panel,
-                                      const float* b_panel, std::int64_t units, bool first, bool last,
-                                      float* partial) const {
+template <class Rows>
+void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, const Rows& rows, const float* b_panel,
+                                      std::int64_t units, bool first, bool last, float* partial) const {
   const std::int64_t m_count = std::min<std::int64_t>(panel_rows, shape.m - m);
   const std::int64_t n_count = std::min<std::int64_t>(panel_columns, shape.n - n);
   const auto finish_rows = [&](const float* sums, std::int64_t stride) {
@@ -159,20 +188,20 @@ void Multiplication<T>::compute_panel(std::int64_t m, std::int64_t n, const floa
   if (c.dtype != DType::f32) {
     alignas(64) float sums[panel_rows * panel_columns];
     if (last && !first) std::copy_n(partial, std::size(sums), sums);
-    multiply_panels<T>(a_panel, b_panel, units, last ? sums : partial, panel_columns, !first);
+    multiply_panels<T>(rows, b_panel, units, last ? sums : partial, panel_columns, !first);
     if (last) finish_rows(sums, panel_columns);
     return;
   }
   float* const to = static_cast<float*>(c.data) + m * c.stride + n;
   const bool add = !first || c.accumulate;
   if (m_count == panel_rows && n_count == panel_columns) {
-    multiply_panels<T>(a_panel, b_panel, units, to, c.stride, add);
+    multiply_panels<T>(rows, b_panel, units, to, c.stride, add);
   } else {
     alignas(64) float sums[panel_rows * panel_columns] = {};
     if (add)
       for (std::int64_t i = 0; i < m_count; ++i)
         std::copy_n(to + i * c.stride, n_count, sums + i * panel_columns);
-    multiply_panels<T>(a_panel, b_panel, units, sums, panel_columns, add);
+    multiply_panels<T>(rows, b_panel, units, sums, panel_columns, add);
     for (std::int64_t i = 0; i < m_count; ++i)
       std::copy_n(sums + i * panel_columns, n_count, to + i * c.stride);
   }
@@ -198,8 +227,13 @@ class Tiling {
 };
 
 template <class T>
+Tile tile_of(const Matmul& product, int threads) {
+  return tile_of(product.shape, reads_in_place<T>(product.a, product.shape.k) ? 2 : packing, threads);
+}
+
+template <class T>
 void multiply(const Matmul& product, std::byte* workspace) {
-  const Multiplication<T> multiplication(product, tile_of(product.shape, thread_count()));
+  const Multiplication<T> multiplication(product, tile_of<T>(product, thread_count()));
   const Tiling tiling(product.shape, multiplication.tile);
   const std::uint64_t scratch =
       Scratch(multiplication.tile, units_of<T>(product.shape.k), product.c.dtype).bytes;
@@ -213,7 +247,7 @@ void multiply(const Matmul& product, std::byte* workspace) {
 class OneDnnMultiplication {
  public:
   explicit OneDnnMultiplication(const Matmul& product)
-      : product_(product), tile_(tile_of(product.shape, as_if_threads)) {
+      : product_(product), tile_(tile_of(product.shape, packing, as_if_threads)) {
     // Whole tiles, and those at the edges.
     const auto& [m, n, k] = product.shape;
     const std::int64_t stride = !is_finished(product.c) ? product.c.stride : tile_.n;
@@ -272,9 +306,10 @@ class OneDnnMultiplication {
 std::uint64_t matmul_workspace(const Matmul& product, int threads, MatmulEngine engine) {
   const auto per_thread = [&] {
     if (engine == MatmulEngine::own) {
-      const std::int64_t k = product.shape.k;
-      const std::int64_t units = product.type == DType::bf16 ? units_of<bf16>(k) : units_of<float>(k);
-      return Scratch(tile_of(product.shape, threads), units, product.c.dtype).bytes;
+      const auto bytes_of = [&]<class T>(T) {
+        return Scratch(tile_of<T>(product, threads), units_of<T>(product.shape.k), product.c.dtype).bytes;
+      };
+      return product.type == DType::bf16 ? bytes_of(bf16{}) : bytes_of(0.0f);
     }
     Matmul either = product;
     either.c.accumulate = false;

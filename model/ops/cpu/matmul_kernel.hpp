@@ -33,9 +33,25 @@ MUSTER_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
   return fma(a, b, c);
 }
 
-// c[i][j] = (add ? c[i][j] : 0) + sum over u of a[u][i] b[u][j], for units of T in packed panels.
+// Rows of A as pack_panels lays them, and as they lie in memory where a unit is 32 bits of it: unit u of row i.
+struct PackedRows {
+  const float* units;
+  MUSTER_INLINE float operator()(std::int64_t i, std::int64_t u) const { return units[u * panel_rows + i]; }
+};
 template <class T>
-[[gnu::noinline]] void multiply_panels(const float* a, const float* b, std::int64_t units, float* c,
+struct RowsInPlace {
+  const T* first;
+  std::int64_t stride;
+  MUSTER_INLINE float operator()(std::int64_t i, std::int64_t u) const {
+    float unit;
+    std::memcpy(&unit, first + i * stride + u * unit_depth<T>, sizeof unit);
+    return unit;
+  }
+};
+
+// c[i][j] = (add ? c[i][j] : 0) + sum over u of a(i, u) b[u][j], for units of T; b is a packed panel.
+template <class T, class Rows>
+[[gnu::noinline]] void multiply_panels(const Rows a, const float* b, std::int64_t units, float* c,
                                        std::int64_t stride, bool add) {
   // C is wanted in hundreds of cycles, and its rows lie too far apart for the processor to foresee them.
   for (int i = 0; i < panel_rows; ++i)
@@ -46,13 +62,13 @@ template <class T>
 #pragma GCC unroll 3
     for (Floats& sum : row) sum = Floats{};
 #pragma GCC unroll 4
-  for (std::int64_t u = 0; u < units; ++u, a += panel_rows, b += panel_columns) {
+  for (std::int64_t u = 0; u < units; ++u, b += panel_columns) {
     Floats line[panel_vectors];
 #pragma GCC unroll 3
     for (int j = 0; j < panel_vectors; ++j) line[j] = load(b + j * lanes);
 #pragma GCC unroll 8
     for (int i = 0; i < panel_rows; ++i) {
-      const Floats factor = broadcast(a[i]);
+      const Floats factor = broadcast(a(i, u));
 #pragma GCC unroll 3
       for (int j = 0; j < panel_vectors; ++j) sums[i][j] = multiply_add<T>(factor, line[j], sums[i][j]);
     }
