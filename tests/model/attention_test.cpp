@@ -61,6 +61,7 @@ class Trial {
   RunOptions& options() { return options_; }
   TestTensor& q() { return q_; }
   TestTensor& kv() { return kv_; }
+  const TestTensor& d_o() const { return d_o_; }
   const TestTensor& o() const { return forward_[0]; }
   const TestTensor& lse() const { return forward_[1]; }
   const std::vector<TestTensor>& gradients() const { return gradients_; }
@@ -164,6 +165,33 @@ TEST_P(AttentionOn, agrees_with_double_precision_at_awkward_lengths) {
   }
   // Several blocks of keys meet a running maximum; a GPU's blocks are smaller.
   if (GetParam().kind == DeviceKind::cpu) expect_agreement(packed(1, 1, 1, 8, 600));
+}
+
+// The largest score takes all, and no probability may exceed 1 by what f32 rounds off a score of 1e12.
+TEST_P(AttentionOn, keeps_its_gradient_where_scores_are_huge) {
+  const Case c = packed(2, 3, 1, 16, 300);
+  const std::int64_t columns = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_size;
+  constexpr double huge = 1e6;
+  Trial trial(device(), c, DType::f32);
+  Values qkv = trial.q().values();
+  for (std::size_t i = 0; i < qkv.size(); ++i)
+    if (static_cast<std::int64_t>(i) % columns < c.shape.v_column) qkv[i] *= huge;
+  trial.q() = trial.kv() = TestTensor({{c.shape.batch * c.queries, columns}, DType::f32}, qkv);
+  trial.run();
+  for (const double slope : trial.gradients()[0].values()) ASSERT_LE(std::abs(slope), huge);
+
+  const AttentionProblem problem(c.shape, c.queries, c.keys, columns, columns);
+  const Tensors forward = problem.forward(qkv, qkv);
+  const Values o = trial.o().values(), lse = trial.lse().values();
+  for (std::size_t i = 0; i < o.size(); ++i) ASSERT_NEAR(o[i], forward[0][i], 1e-5);
+  for (std::size_t i = 0; i < lse.size(); ++i) ASSERT_NEAR(lse[i] / forward[1][i], 1, 1e-5);
+  if (GetParam().kind != DeviceKind::cpu) return;  // rounds lse twice, so that a row's sum may be below 1
+  const Tensors gradient = problem.gradient(trial.d_o().values(), qkv, qkv);
+  const Values slopes = trial.gradients()[0].values();
+  for (std::size_t i = 0; i < slopes.size(); ++i) {
+    if (static_cast<std::int64_t>(i) % columns < c.shape.v_column) continue;
+    ASSERT_NEAR(slopes[i], gradient[1][i], 1e-3);
+  }
 }
 
 TEST_P(AttentionOn, serves_groups_of_query_heads) {

@@ -50,13 +50,13 @@ struct Workspace {
 
 // The state of a block of queries between blocks of keys.
 struct Running {
-  alignas(64) float largest[block_rows];  // of the scores so far, in units of ln 2
-  alignas(64) float sum[block_rows];      // of 2^(score - largest)
+  alignas(64) float largest[block_rows];  // of the products of a query and the keys so far
+  alignas(64) float sum[block_rows];      // of 2^(scale * (product - largest))
   alignas(64) float decay[block_rows];    // what the sums so far are to be multiplied with
 };
 
-// Turns a row of scores into probabilities times 2^-largest, in place, as units of an operand A. `range` is
-// what the query sees of the block's keys, which are `columns` with the padding.
+// Turns a row of scores, not yet scaled, into probabilities times 2^-largest, in place, as units of an operand A. `range`
+// is what the query sees of the block's keys, which are `columns` with the padding.
 template <class Unit>
 void exponentials(float* scores, std::int64_t columns, KeyRange range, float scale, float& largest_score,
                   float& sum_of_row, float& decay, const ProbabilityDropout& dropout,
@@ -86,10 +86,16 @@ void exponentials(float* scores, std::int64_t columns, KeyRange range, float sca
     top[1] = max(load(scores + j + lanes), top[1]);
   }
   const float before = largest_score;
-  largest_score = std::max(before, scale * largest(max(top[0], top[1])));
-  decay = before - largest_score;  // its power of two is taken for all rows at once
+  largest_score = std::max(before, largest(max(top[0], top[1])));
+  float scaled = scale * largest_score;
+  decay = scale * before - scaled;  // its power of two is taken for all rows at once
+  if (std::abs(scaled) > large_score) {
+    for (std::int64_t j = begin; j < end; j += lanes) store(scores + j, load(scores + j) - largest_score);
+    decay = scale * (before - largest_score);
+    scaled = 0;
+  }
   Floats sums[2] = {};
-  const Floats factor = broadcast(scale), offset = broadcast(-largest_score);
+  const Floats factor = broadcast(scale), offset = broadcast(-scaled);
   for (std::int64_t j = begin; j < end; j += panel) {
     Floats p0 = exp2_of_score(fma(load(scores + j), factor, offset));
     Floats p1 = exp2_of_score(fma(load(scores + j + lanes), factor, offset));
@@ -145,11 +151,18 @@ class QueryBlock {
       const Floats inverse = broadcast(total == 0 ? 0 : 1 / total);
       for (std::int64_t c = 0; c < size; c += lanes)
         store_columns(o + r * o_row + c, load(work_.sums + r * stride + c) * inverse, size - c);
-      if (lse) lse[r] = ln_2 * running_.largest[r] + std::log(total);
+      if (lse) lse[r] = log_of_sum(running_.largest[r], total);
     }
   }
 
  private:
+  float log_of_sum(float largest_product, float total) const {
+    const float in_binary = shape_.scale() * log2_e * largest_product;
+    const float largest_score =
+        std::abs(in_binary) > large_score ? shape_.scale() * largest_product : ln_2 * in_binary;
+    return largest_score + std::log(total);
+  }
+
   void multiply_keys(std::int64_t rows, std::int64_t packed, std::int64_t columns) {
     const std::int64_t depth = transposed_depth<Unit>(shape_.head_size);
     for (std::int64_t j = 0; j < columns; j += panel)

@@ -141,7 +141,7 @@ class HeadGradient {
     const T* q = t.q + row * t.q_row + head * size();
     const T* d_o = t.d_o + row * t.o_row + head * size();
     const T* o = t.o + row * t.o_row + head * size();
-    const float* lse = t.lse + (sample * shape_.heads + head) * t.queries + first;
+    const float* lse = lse_ = t.lse + (sample * shape_.heads + head) * t.queries + first;
     pack_rows(q, t.q_row, count, rows, size(), work_.q, along());
     pack_rows(d_o, t.o_row, count, rows, size(), work_.d_o, along());
     if constexpr (!std::is_same_v<Unit, float>) {
@@ -156,7 +156,7 @@ class HeadGradient {
           products = fma(load_columns(d_o + i * t.o_row + c, size() - c),
                          load_columns(o + i * t.o_row + c, size() - c), products);
       work_.delta[i] = sum(products);
-      work_.lse[i] = i < count ? lse[i] * log2_e : 0;
+      work_.lse[i] = i < count && !is_large(lse[i]) ? lse[i] * log2_e : 0;
       work_.ranges[i] = i < count ? mask_.keys_of(sample, first + i) : KeyRange{};
     }
   }
@@ -202,6 +202,8 @@ class HeadGradient {
                              Right<Unit>{work_.values_transposed + j * transposed_panel, panel}, rows, panel,
                              depth, work_.slopes + j, score_row);
     }
+    for (std::int64_t r = 0; r < rows && i + r < count_; ++r)
+      if (is_large(lse_[i + r])) subtract_lse(work_.scores + r * score_row, columns, lse_[i + r]);
     for (std::int64_t r = 0; r < rows; r += 2) {
       const KeyRange a = work_.ranges[i + r], b = work_.ranges[i + r + 1];
       const bool whole = std::max(a.begin, b.begin) <= key && std::min(a.end, b.end) >= key + columns;
@@ -222,6 +224,15 @@ class HeadGradient {
     multiply<true, false>(Left<Unit>{work_.slopes_along, score_row, 1},
                           Right<Unit>{work_.keys_depth, stride()}, rows, size(), columns / unit_depth<Unit>,
                           work_.dq + i * stride(), stride());
+  }
+
+  static bool is_large(float lse) { return std::abs(lse) > large_score; }
+
+  // Leaves a score that is already what it is to lse, rounded as lse was; the work's own lse is then 0.
+  void subtract_lse(float* scores, std::int64_t columns, float lse) const {
+    const float scale = shape_.scale();
+    for (std::int64_t j = 0; j < columns; j += lanes)
+      store(scores + j, (load(scores + j) * scale - lse) * (1 / scale));
   }
 
   // P and dS of the rows i + r and i + r + 1 from their scores and from d o . v.
@@ -276,6 +287,7 @@ class HeadGradient {
   const ProbabilityDropout& dropout_;
   const Workspace<Unit>& work_;
   std::int64_t sample_ = 0, head_ = 0, first_ = 0, count_ = 0;
+  const float* lse_ = nullptr;  // of the queries
 };
 
 // Zeroes the columns of a source's gradient that hold no head.

@@ -124,6 +124,10 @@ class ProbabilityDropout {
 
 inline constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 
+// A score beyond it is so coarse in f32 that, scaled and rounded, it may lie above the largest of its row: rows with such
+// take differences before they scale. The others have their bits from one fused operation.
+inline constexpr float large_score = 1024;
+
 // 2^x within 2 units in the last place for x that is at most about 0: what a score is to the largest of its
 // row. Zero below -100, so that no denormal is ever made; NaN stays NaN. Half the work of exp.
 MUSTER_INLINE Floats exp2_of_score(Floats x) {

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(tile_threads)
       if (problem.kept_factor > 1) drop(problem, sample, head, own + i, own_key, slopes[i]);
       MUSTER_UNROLL
       for (int j = 0; j < 4; ++j) {
-        const float p = exp2f(fmaf(scores[i][j], scale, -lse[i]));
+        const float p = probability(scores[i][j], scale, lse[i]);
         slopes[i][j] = ranges[i].contains(own_key + j) ? p * (slopes[i][j] - delta[i]) : 0;
       }
     }
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(tile_threads)
         if (problem.kept_factor > 1) drop(problem, sample, head, query + column, own, kept);
         MUSTER_UNROLL
         for (int i = 0; i < R; ++i) {
-          const float p = range.contains(own + i) ? exp2f(fmaf(scores[i][j], scale, -lse)) : 0;
+          const float p = range.contains(own + i) ? probability(scores[i][j], scale, lse) : 0;
           scores[i][j] = p * kept[i];
           slopes[i][j] = range.contains(own + i) ? p * (slopes[i][j] * kept[i] - delta) : 0;
         }

@@ -103,6 +103,14 @@ __device__ inline Range queries_of(const AttentionProblem& problem, int sample, 
   return range;
 }
 
+// Of a score that is yet to be scaled, with lse in binary logarithms; backward computes it again. The exponent is at most
+// 0, but that both were rounded, which for scores of 1e7 is more than a probability may differ. A NaN stays one.
+__device__ inline float probability(float score, float scale, float lse) {
+  constexpr float most = 0x1p-10f;
+  const float exponent = fmaf(score, scale, -lse);
+  return exp2f(exponent > most ? most : exponent);
+}
+
 // Multiplies the probabilities of `count` neighbouring keys, from `key` on, by what dropout makes of 1. Four
 // elements share one counter; where the first is no multiple of four, a second counter is needed.
 template <int count>

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(tensor_threads)
         MUSTER_UNROLL
         for (int j = 0; j < 4; ++j) {
           float& slope = slopes[n].halves[j / 2][2 * r + j % 2];
-          const float p = exp2f(fmaf(scores[n].halves[j / 2][2 * r + j % 2], scale, -lse[r]));
+          const float p = probability(scores[n].halves[j / 2][2 * r + j % 2], scale, lse[r]);
           slope = ranges[r].contains(own_key + j) ? p * (slope * kept[j] - delta[r]) : 0;
         }
       }
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(tensor_threads)
             float &score = scores[n].halves[j / 2][2 * r + j % 2],
                   &slope = slopes[n].halves[j / 2][2 * r + j % 2];
             const bool seen = range.contains(own + r);
-            const float p = exp2f(fmaf(score, scale, -lse));
+            const float p = probability(score, scale, lse);
             score = seen ? p * kept[r] : 0;
             slope = seen ? p * (slope * kept[r] - delta) : 0;
           }
