@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
+
+#include "core/text.hpp"
 
 namespace muster {
 
@@ -19,14 +23,28 @@ enum class ExitCode : int {
   interrupted = 85,
 };
 
-// Something that the user can mend. The message is one line: what, where, and the remedy.
+// Something that the user can mend. The message is one line: what, where, and the remedy. Texts that it quotes come from
+// outside: what is long is cut, and nothing in them reaches a terminal as a control character.
 class UserError : public std::runtime_error {
  public:
   explicit UserError(const std::string& message) : std::runtime_error(message) {}
 
   template <class... Args>
   UserError(fmt::format_string<Args...> format, Args&&... args)
-      : std::runtime_error(fmt::format(format, std::forward<Args>(args)...)) {}
+      : std::runtime_error(filled(format, quoted(args)...)) {}
+
+ private:
+  template <class T>
+  static decltype(auto) quoted(const T& value) {
+    if constexpr (std::is_convertible_v<const T&, std::string_view>)
+      return quotable(value);
+    else
+      return (value);
+  }
+  template <class... Args>
+  static std::string filled(fmt::string_view format, const Args&... args) {
+    return fmt::vformat(format, fmt::make_format_args(args...));
+  }
 };
 
 // A peer rank was lost or a collective timed out; exit code try_again.

@@ -4,13 +4,14 @@
 #include <array>
 #include <cctype>
 #include <cerrno>
-#include <charconv>
 #include <fmt/format.h>
 #include <fstream>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
+
+#include "core/text.hpp"
 
 namespace muster {
 namespace {
@@ -22,13 +23,6 @@ std::optional<std::string> line_of(const fs::path& path) {
   std::string line;
   if (!std::getline(file, line)) return std::nullopt;
   return line;
-}
-
-std::optional<std::size_t> number(std::string_view text) {
-  std::size_t value = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failure != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 // sysfs names a device "0000:1b:00.0"; nvidia-smi gives the domain eight digits.
@@ -65,8 +59,9 @@ std::optional<CpuSet> parse_cpu_list(std::string_view text) {
     const std::string_view range = text.substr(0, text.find(','));
     if (range.size() + 1 == text.size()) return std::nullopt;  // nothing after the comma
     text.remove_prefix(std::min(text.size(), range.size() + 1));
-    const auto first = number(range.substr(0, range.find('-')));
-    const auto last = range.find('-') == range.npos ? first : number(range.substr(range.find('-') + 1));
+    const auto first = parse_number<std::size_t>(range.substr(0, range.find('-')));
+    const auto last =
+        range.find('-') == range.npos ? first : parse_number<std::size_t>(range.substr(range.find('-') + 1));
     if (!first || !last || *first > *last || *last >= cpus.size()) return std::nullopt;
     for (std::size_t cpu = *first; cpu <= *last; ++cpu) cpus.set(cpu);
   }
@@ -91,7 +86,7 @@ std::optional<GpuPlace> place_of_gpu(std::string_view pci_bus_id, const fs::path
   const auto list = line_of(device / "local_cpulist");
   const auto cpus = list ? parse_cpu_list(*list) : std::nullopt;
   if (!cpus || cpus->none()) return std::nullopt;
-  const auto node = number(line_of(device / "numa_node").value_or("-1"));
+  const auto node = parse_number<std::size_t>(line_of(device / "numa_node").value_or("-1"));
   return GpuPlace{*cpus, node ? static_cast<int>(*node) : -1};
 }
 
@@ -128,7 +123,7 @@ bool bind_process(const CpuSet& cpus) {
     if (cpus[cpu]) CPU_SET(cpu, &set);
   std::error_code unreadable;
   for (const fs::directory_entry& thread : fs::directory_iterator("/proc/self/task", unreadable)) {
-    const auto id = number(thread.path().filename().string());
+    const auto id = parse_number<std::size_t>(thread.path().filename().string());
     // A thread that has ended since needs no place.
     if (id && sched_setaffinity(static_cast<pid_t>(*id), sizeof set, &set) != 0 && errno != ESRCH)
       return false;

@@ -1,11 +1,11 @@
 #include "data/tokenizer.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
+#include "core/text.hpp"
 
 namespace muster {
 namespace {
@@ -57,14 +57,13 @@ class IdTokenizer final : public Tokenizer {
   void encode(std::string_view text, std::vector<std::uint32_t>& tokens) const override {
     for (std::size_t at = 0; (at = text.find_first_not_of(" \t\r\n", at)) != std::string_view::npos;) {
       const std::size_t end = std::min(text.find_first_of(" \t\r\n", at), text.size());
-      std::uint32_t token = vocabulary_;
-      const auto [rest, error] = std::from_chars(text.data() + at, text.data() + end, token);
-      if (error != std::errc() || rest != text.data() + end || token >= vocabulary_)
+      const auto token = parse_number<std::uint32_t>(text.substr(at, end - at));
+      if (!token || *token >= vocabulary_)
         throw UserError(
             "'{}' is no token id below {}: the data were made of token ids: write them, with spaces "
             "between",
             text.substr(at, end - at), vocabulary_);
-      tokens.push_back(token);
+      tokens.push_back(*token);
       at = end;
     }
   }

@@ -12,10 +12,11 @@ namespace muster {
 
 int report_failure(const std::exception& error) {
   if (is_printed_here(error)) {
+    constexpr std::size_t longest_line = 4000;
     std::string line = error.what();
     std::ranges::replace(line, '\n', ' ');
     std::fflush(stdout);
-    fmt::print(stderr, "muster: {}\n", line);
+    fmt::print(stderr, "muster: {}\n", quotable(line, longest_line));
   }
   const ExitCode code = dynamic_cast<const UserError*>(&error)   ? ExitCode::user_error
                         : dynamic_cast<const PeerError*>(&error) ? ExitCode::try_again

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -14,6 +13,7 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/host.hpp"
+#include "core/text.hpp"
 
 namespace muster {
 namespace {
@@ -34,9 +34,7 @@ std::int64_t newest_number(const std::string& path) {
   std::error_code error;
   for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    std::int64_t number = 0;
-    const auto [rest, failed] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (failed == std::errc() && rest == name.data() + name.size()) newest = std::max(newest, number);
+    if (const auto number = parse_number<std::int64_t>(name)) newest = std::max(newest, *number);
   }
   if (error) throw UserError("cannot list {}: {}; check its permissions", path, error.message());
   return newest;

@@ -1,11 +1,12 @@
 #include "trainer/commands/train.hpp"
 
-#include <charconv>
+#include <algorithm>
 #include <string_view>
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "core/text.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/run/rank_machine.hpp"
 #include "trainer/run/signals.hpp"
@@ -19,12 +20,9 @@ namespace {
 std::int64_t step_to_trace(const std::string& text) {
   if (text.empty()) return 0;
   constexpr std::string_view prefix = "step=";
-  std::int64_t step = 0;
-  const char* const end = text.data() + text.size();
-  if (text.starts_with(prefix)) {
-    const auto [rest, error] = std::from_chars(text.data() + prefix.size(), end, step);
-    if (error == std::errc() && rest == end && step >= 1) return step;
-  }
+  const std::string_view number = std::string_view(text).substr(std::min(prefix.size(), text.size()));
+  const auto step = parse_number<std::int64_t>(number);
+  if (text.starts_with(prefix) && step && *step >= 1) return *step;
   throw UserError("--trace {} names no step: write --trace step=20", text);
 }
 
