@@ -13,9 +13,16 @@ namespace muster {
 
 using Shape = std::vector<std::int64_t>;
 
+// Far beyond any machine, and so little that no sum over the tensors of a model can overflow.
+inline constexpr std::int64_t most_elements = std::int64_t{1} << 40;
+[[noreturn]] void refuse_size(const Shape& shape);
+
+// Throws UserError for more than `most_elements`.
 inline std::int64_t elements_of(const Shape& shape) {
   std::int64_t product = 1;
-  for (const std::int64_t extent : shape) product *= extent;
+  for (const std::int64_t extent : shape)
+    if (__builtin_mul_overflow(product, extent, &product)) refuse_size(shape);
+  if (product > most_elements) refuse_size(shape);
   return product;
 }
 

@@ -118,6 +118,24 @@ TEST(RunPlan, a_power_of_two_of_ranks_sends_what_an_all_reduce_would) {
   EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).bytes_sent_per_step, 0u);
 }
 
+TEST(RunPlan, of_sizes_beyond_any_machine_is_refused_before_they_overflow) {
+  for (const std::vector<Override>& sizes : std::vector<std::vector<Override>>{
+           {{"model.layers", "4096"}, {"model.width", "16777216"}, {"model.heads", "1"}},
+           {{"model.vocabulary", "2147483647"}, {"model.width", "16777216"}, {"model.heads", "16"}},
+           {{"model.context", "2147483647"}, {"model.width", "65536"}, {"model.heads", "64"}},
+           {{"model.feed_forward", "16777216"}, {"model.width", "16777216"}, {"model.heads", "16"}},
+           {{"train.sequence", "2147483647"},
+            {"train.batch", "8"},
+            {"train.micro_batch", "1"},
+            {"model.context", "2147483647"}},
+           {{"train.sequence", "1048576"},
+            {"model.context", "1048576"},
+            {"train.batch", "8192"},
+            {"train.micro_batch", "1024"}}})
+    EXPECT_NE(refusal(configuration("gpt2-124m", sizes), 1).find("beyond any machine"), std::string::npos)
+        << sizes.front().key;
+}
+
 TEST(RunPlan, counts_the_flops_of_a_step_alike_for_any_number_of_ranks) {
   const Config config = configuration("gpt2-124m");
   const double one = make_run_plan(config, 1, 0, 1, 0).flops_per_step;
