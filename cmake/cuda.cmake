@@ -2,6 +2,7 @@
 # nearly half of the build's time), "off", or "host": the CUDA backend linked with the stand-in of tests/cuda_on_host
 # instead of NVIDIA's libraries, to run without a GPU.
 set(MUSTER_CUDA "auto" CACHE STRING "auto, on, off, or host")
+include(${CMAKE_CURRENT_LIST_DIR}/cuda_choice.cmake)
 set(MUSTER_CUDA_ARCHITECTURES "" CACHE STRING
     "GPUs to compile for, as 80;90;100; PTX of the last is added; empty: this machine's (auto) or all of them (on)")
 
