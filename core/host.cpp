@@ -32,9 +32,10 @@ std::uint64_t kilobytes(const char* path, const std::string& name) {
 }
 
 // A file that holds one number; "max" and a missing file mean none.
-std::optional<std::uint64_t> number_in(const fs::path& path) {
+template <class Number = std::uint64_t>
+std::optional<Number> number_in(const fs::path& path) {
   std::ifstream file(path);
-  std::uint64_t value = 0;
+  Number value = 0;
   return file >> value ? std::optional(value) : std::nullopt;
 }
 
@@ -56,12 +57,55 @@ std::uint64_t left_in(const fs::path& group, const GroupFiles& names) {
   return *limit - std::min(*limit, held);
 }
 
-// Each group that holds this process may have a limit, the outer ones too.
-std::uint64_t left_up_to(const fs::path& root, fs::path group, const GroupFiles& names) {
-  std::uint64_t left = left_in(root, names);
-  for (; group != root && group.has_relative_path(); group = group.parent_path())
-    left = std::min(left, left_in(group, names));
-  return left;
+// Where a version of control groups keeps a controller: the root of its tree, and this process's group in it.
+struct Groups {
+  fs::path root, group;
+};
+struct BothGroups {
+  Groups of_version_1, of_version_2;
+};
+
+// Source: cgroups(7). A line of `mine` is "0::/path" in version 2, and "5:cpu,cpuacct:/path" in version 1, which has a
+// tree for each controller.
+BothGroups groups_of(const fs::path& root, const fs::path& mine, const std::string& controller) {
+  BothGroups found{{root / controller, root / controller}, {root, root}};
+  std::ifstream lines(mine);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t controllers = line.find(':') + 1, path = line.find(":/", controllers);
+    if (path == std::string::npos) continue;
+    const std::string names = fmt::format(",{},", line.substr(controllers, path - controllers));
+    if (line.starts_with("0::")) found.of_version_2.group = root / line.substr(path + 2);
+    if (names.find("," + controller + ",") != std::string::npos)
+      found.of_version_1.group = root / controller / line.substr(path + 2);
+  }
+  return found;
+}
+
+// The least of what the groups that hold this process have, the outer ones too: each may have a limit.
+template <class Of>
+auto least_up_to(const Groups& groups, const Of& of) {
+  auto least = of(groups.root);
+  for (fs::path group = groups.group; group != groups.root && group.has_relative_path();
+       group = group.parent_path())
+    least = std::min(least, of(group));
+  return least;
+}
+
+// Microseconds of processors in microseconds of time.
+CpuQuota quota_in(const fs::path& group, std::optional<double> quota, std::optional<double> period) {
+  if (!quota || !period || *quota <= 0 || *period <= 0) return {};
+  return {*quota / *period, group.string()};
+}
+
+CpuQuota quota_of_version_1(const fs::path& group) {
+  return quota_in(group, number_in<double>(group / "cpu.cfs_quota_us"),
+                  number_in<double>(group / "cpu.cfs_period_us"));
+}
+
+CpuQuota quota_of_version_2(const fs::path& group) {
+  std::ifstream file(group / "cpu.max");  // "200000 100000", or "max 100000"
+  double quota = 0, period = 0;
+  return file >> quota >> period ? quota_in(group, quota, period) : CpuQuota{};
 }
 
 }  // namespace
@@ -85,20 +129,19 @@ std::uint64_t available_host_bytes() {
                   left_in_control_groups("/sys/fs/cgroup", "/proc/self/cgroup"));
 }
 
-// Source: cgroups(7). A line of `mine` is "0::/path" in version 2, and "5:memory:/path" in version 1, which has a tree
-// of its own for memory.
 std::uint64_t left_in_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine) {
-  const fs::path old_root = root / "memory";
-  fs::path group = root, old_group = old_root;
-  std::ifstream lines(mine);
-  for (std::string line; std::getline(lines, line);) {
-    const std::size_t controllers = line.find(':') + 1, path = line.find(":/", controllers);
-    if (path == std::string::npos) continue;
-    const std::string names = fmt::format(",{},", line.substr(controllers, path - controllers));
-    if (line.starts_with("0::")) group = root / line.substr(path + 2);
-    if (names.find(",memory,") != std::string::npos) old_group = old_root / line.substr(path + 2);
-  }
-  return std::min(left_up_to(root, group, version_2), left_up_to(old_root, old_group, version_1));
+  const BothGroups groups = groups_of(root, mine, "memory");
+  return std::min(
+      least_up_to(groups.of_version_1, [](const fs::path& group) { return left_in(group, version_1); }),
+      least_up_to(groups.of_version_2, [](const fs::path& group) { return left_in(group, version_2); }));
+}
+
+CpuQuota cpu_quota() { return quota_of_control_groups("/sys/fs/cgroup", "/proc/self/cgroup"); }
+
+CpuQuota quota_of_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine) {
+  const BothGroups groups = groups_of(root, mine, "cpu");
+  return std::min(least_up_to(groups.of_version_1, quota_of_version_1),
+                  least_up_to(groups.of_version_2, quota_of_version_2));
 }
 
 std::uint64_t resident_bytes() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
 
 namespace muster {
@@ -19,6 +20,17 @@ std::uint64_t available_host_bytes();
 
 // What the groups that `mine`, as /proc/self/cgroup, names below `root` leave; the largest number without limits.
 std::uint64_t left_in_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine);
+
+// How many processors' time the control groups grant, which may be less than the processors that one may run on: a
+// container with --cpus=2 sees all of its host's.
+struct CpuQuota {
+  double cpus = std::numeric_limits<double>::infinity();
+  std::string group = {};  // the one that has the limit
+
+  bool operator<(const CpuQuota& other) const { return cpus < other.cpus; }
+};
+CpuQuota cpu_quota();
+CpuQuota quota_of_control_groups(const std::filesystem::path& root, const std::filesystem::path& mine);
 
 // Memory of this process that is its own: RssAnon + RssShmem. Before a run takes its buffers this is what
 // libraries, code and stacks take, the line `runtime` of a plan.

@@ -22,6 +22,8 @@ class ControlGroups : public ::testing::Test {
   }
   std::uint64_t left() const { return left_in_control_groups(root_ / "cgroup", root_ / "mine"); }
 
+  CpuQuota quota() const { return quota_of_control_groups(root_ / "cgroup", root_ / "mine"); }
+
   fs::path root_ = ::testing::TempDir() + "muster-groups-" + std::to_string(getpid());
 };
 
@@ -53,6 +55,28 @@ TEST_F(ControlGroups, of_version_1_have_a_tree_for_memory) {
   write("cgroup/memory/slurm/uid_0/job_7/memory.stat", "total_active_file 60\ntotal_inactive_file 40");
   write("cgroup/memory/other/memory.limit_in_bytes", "1");
   EXPECT_EQ(left(), 700u);
+}
+
+TEST_F(ControlGroups, of_version_2_grant_the_least_processors_that_any_of_them_has) {
+  write("mine", "0::/kubepods/pod/container");
+  EXPECT_EQ(quota().cpus, std::numeric_limits<double>::infinity());
+  write("cgroup/kubepods/pod/container/cpu.max", "max 100000");
+  EXPECT_EQ(quota().cpus, std::numeric_limits<double>::infinity());
+  write("cgroup/kubepods/pod/cpu.max", "150000 100000");
+  write("cgroup/kubepods/cpu.max", "800000 100000");
+  EXPECT_EQ(quota().cpus, 1.5);
+  EXPECT_EQ(quota().group, (root_ / "cgroup/kubepods/pod").string());
+  write("cgroup/cpu.max", "50000 100000");  // as a container sees its own
+  EXPECT_EQ(quota().cpus, 0.5);
+}
+
+TEST_F(ControlGroups, of_version_1_grant_processors_in_a_tree_of_their_own) {
+  write("mine", "11:cpu,cpuacct:/docker/id\n9:memory:/other\n0::/unified");
+  write("cgroup/cpu/docker/id/cpu.cfs_quota_us", "-1");
+  write("cgroup/cpu/docker/id/cpu.cfs_period_us", "100000");
+  EXPECT_EQ(quota().cpus, std::numeric_limits<double>::infinity());
+  write("cgroup/cpu/docker/id/cpu.cfs_quota_us", "300000");
+  EXPECT_EQ(quota().cpus, 3);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 """The doctor names what is there and what is missing, each with its remedy, on any machine and without root."""
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -74,6 +76,26 @@ class Doctor(unittest.TestCase):
         self.assertEqual(done.code, 0, done)
         self.assertIn(f"instruction set {used}, ", done.out)
         self.assertEqual(json.loads((self.room / "run/run.json").read_text())["instruction_set"], used)
+
+    def test_the_processors_that_control_groups_grant_are_told(self):
+        loader = importlib.machinery.SourceFileLoader("doctor", str(DOCTOR))
+        doctor = importlib.util.module_from_spec(importlib.util.spec_from_loader("doctor", loader))
+        loader.exec_module(doctor)
+        root, mine = self.room / "cgroup", self.room / "mine"
+
+        def write(file, text):
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(text)
+
+        mine.write_text("4:cpu,cpuacct:/docker/id\n0::/pod/container\n")
+        self.assertIsNone(doctor.cpu_quota(root, mine))
+        write("pod/container/cpu.max", "max 100000\n")
+        self.assertIsNone(doctor.cpu_quota(root, mine))
+        write("cpu/docker/id/cpu.cfs_quota_us", "300000\n")
+        write("cpu/docker/id/cpu.cfs_period_us", "100000\n")
+        self.assertEqual(doctor.cpu_quota(root, mine), (3, str(root / "cpu/docker/id")))
+        write("pod/cpu.max", "150000 100000\n")
+        self.assertEqual(doctor.cpu_quota(root, mine), (1.5, str(root / "pod")))
 
     def test_an_instruction_set_that_the_processor_lacks_is_named(self):
         done = self.examine(wanted_set="avx1024")

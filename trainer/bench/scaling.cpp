@@ -29,7 +29,7 @@ double spared_to_none(Communicator& comm, std::vector<double> waits) {
 
 // Less than 1 where several share one: each then waits for the others.
 double cores_of_thread(Communicator& comm) {
-  const int threads = ranks_on_my_cores(comm) * thread_count();
+  const int threads = ranks_on_my_cores(comm).on_cores * thread_count();
   return std::min(1.0, static_cast<double>(threads_of_rank(0, 1)) / threads);
 }
 

@@ -89,7 +89,7 @@ std::string remark_on_others(Communicator& comm, CoresGot mine) {
 MatrixPeak measure_cores(Precision precision, Communicator& comm) {
   constexpr double long_enough = 0.2, long_enough_again = 0.1;  // s; a system divides a core by some 5 ms
   const DType type = precision == Precision::bf16 ? DType::bf16 : DType::f32;
-  const double share = static_cast<double>(threads_of_rank(0, 1)) / ranks_on_my_cores(comm);
+  const double share = static_cast<double>(threads_of_rank(0, 1)) / ranks_on_my_cores(comm).on_cores;
   const double cores = std::min<double>(thread_count(), share);
   const std::filesystem::path file =
       cache_file(fmt::format("core-peak-{}", spelling(instruction_set())), precision, comm);

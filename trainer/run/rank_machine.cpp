@@ -1,9 +1,11 @@
 #include "trainer/run/rank_machine.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fmt/format.h>
 #include <limits>
 #include <span>
 #include <string>
@@ -68,16 +70,29 @@ void bind_near_gpu(Communicator& comm, const Device& device) {
 
 }  // namespace
 
-int ranks_on_my_cores(Communicator& comm) {
-  const std::string mine = cpu_list(allowed_cpus()) + " " + host_identity();
-  return static_cast<int>(std::ranges::count(gather_strings(comm, mine, "cores of the ranks"), mine));
+RanksBeside ranks_on_my_cores(Communicator& comm) {
+  const auto like_me = [&](const std::string& what, const char* told) {
+    const std::string mine = what + " " + host_identity();
+    return static_cast<int>(std::ranges::count(gather_strings(comm, mine, told), mine));
+  };
+  RanksBeside ranks(like_me(cpu_list(allowed_cpus()), "cores of the ranks"));
+  ranks.in_group = like_me(cpu_quota().group, "control groups of the ranks");
+  return ranks;
 }
 
-int threads_of_rank(std::int64_t asked, int ranks_on_cores) {
+int threads_of_rank(std::int64_t asked, RanksBeside ranks, const CpuQuota& quota) {
   if (asked > 0) return static_cast<int>(asked);
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  const int mine = static_cast<int>(allowed_cpus().count());
-  return std::max(1, (mine > 0 ? mine : cores) / ranks_on_cores);
+  const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int allowed = static_cast<int>(allowed_cpus().count());
+  const int cores = (allowed > 0 ? allowed : all) / ranks.on_cores;
+  const double granted = std::ceil(quota.cpus) / ranks.in_group;
+  return std::max(1, granted < cores ? static_cast<int>(granted) : cores);
+}
+
+std::string describe_quota(const CpuQuota& quota) {
+  const auto allowed = static_cast<double>(allowed_cpus().count());
+  if (!(quota.cpus < allowed)) return "";
+  return fmt::format("the control group {} grants {:.4g} of {} cores", quota.group, quota.cpus, allowed);
 }
 
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account) {

@@ -3,20 +3,32 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "comm/communicator.hpp"
+#include "core/host.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/step/training_step.hpp"
 
 namespace muster {
 
-// Ranks of this host that may use just the cores that this one may: all of them, or this one alone where a launcher has
-// bound each to cores of its own. Collective.
-int ranks_on_my_cores(Communicator& comm);
+// The ranks of a host with which this one shares what it computes on, itself among them: all of them, or itself alone where
+// a launcher has bound each to cores of its own; and those to which one control group grants processors.
+struct RanksBeside {
+  int on_cores, in_group;
 
-// Threads of a rank: `asked` (run.threads) if not 0, else the cores that it may use, divided by the ranks on them.
-int threads_of_rank(std::int64_t asked, int ranks_on_cores);
+  RanksBeside(int all) : on_cores(all), in_group(all) {}
+};
+// Collective.
+RanksBeside ranks_on_my_cores(Communicator& comm);
+
+// Threads of a rank: `asked` (run.threads) if not 0, else its share of the cores that it may use, and of what the control
+// group grants, in whole cores.
+int threads_of_rank(std::int64_t asked, RanksBeside ranks, const CpuQuota& quota = cpu_quota());
+
+// Says so where a control group grants less than the cores that this process may use; empty otherwise.
+std::string describe_quota(const CpuQuota& quota = cpu_quota());
 
 // For a process without others: a GPU if run.device allows it and there is one.
 std::unique_ptr<Machine> single_machine(const Config& config, MemoryAccount& account);
