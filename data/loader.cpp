@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "data/tokenizer.hpp"
 
 namespace muster {
 namespace {
@@ -62,6 +63,10 @@ Loader::Loader(std::vector<Source> sources, const Options& options, MemoryAccoun
     : options_(options), window_(account, MemoryKind::data, window_bytes(options)) {
   check(options.sequence >= 1, "a sample needs a token");
   check_sources(sources, options);
+  if (options.documents && options.document_start == DocumentStart::end_token) {
+    const Dataset& first = *sources.front().dataset;
+    end_token_ = tokenizer_from_description(first.info().tokenizer, first.folder())->end_token();
+  }
   const auto length = static_cast<std::uint64_t>(options.sequence);
   std::vector<Sampler::Source> mix;
   for (const Source& source : sources) {
@@ -94,6 +99,47 @@ std::int64_t Loader::dropped_tokens() const {
       tokens +=
           shard.tokens() == 0 ? 0 : (shard.tokens() - 1) % static_cast<std::uint64_t>(options_.sequence);
   return static_cast<std::int64_t>(tokens);
+}
+
+std::uint64_t Loader::tokens() const {
+  std::uint64_t tokens = 0;
+  for (const State& source : sources_)
+    for (const Shard& shard : *source.shards) tokens += shard.tokens();
+  return tokens;
+}
+
+Loader::Cuts Loader::cuts() const {
+  Cuts cuts;
+  for (const State& source : sources_)
+    for (const Shard& shard : *source.shards) count_cuts(shard, cuts);
+  return cuts;
+}
+
+void Loader::count_cuts(const Shard& shard, Cuts& cuts) const {
+  constexpr std::uint64_t at_once = 1 << 16;
+  const auto length = static_cast<std::uint64_t>(options_.sequence);
+  const auto most = static_cast<std::uint64_t>(max_inner_borders(options_));
+  const std::uint64_t samples = shard.tokens() == 0 ? 0 : (shard.tokens() - 1) / length;
+  std::vector<std::int64_t> ends;
+  std::uint64_t begin = 0, sample = 0, borders = 0;
+  for (std::uint64_t read = 0; read < shard.documents(); read += ends.size()) {
+    ends.resize(std::min(at_once, shard.documents() - read));
+    shard.read_document_ends(read, ends);
+    for (const std::int64_t value : ends) {
+      const auto end = static_cast<std::uint64_t>(value);
+      ++cuts.documents;
+      // Its last token may be a target only.
+      if (end > begin + 1 && begin / length != (end - 2) / length) ++cuts.cut;
+      if (end > begin + length + 1) ++cuts.longer;
+      const std::uint64_t border = end_token_ ? end - 1 : end;
+      if (border / length != sample) {
+        sample = border / length;
+        borders = 0;
+      }
+      if (border % length != 0 && sample < samples && ++borders > most) ++cuts.joined;
+      begin = end;
+    }
+  }
 }
 
 std::optional<Loader::Window> Loader::window_at(std::int64_t slot) {
@@ -152,9 +198,14 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
   ends_.clear();
   std::int64_t ignored = 0;
   if (source.documents) {
-    // A document that ends with the last input token makes the last target a border too.
     source.documents->ends_between(window.shard, window.begin, window.begin + length + 1, ends_);
-    for (std::uint64_t& end : ends_) end -= window.begin;
+    for (std::uint64_t& end : ends_) {
+      end -= window.begin;
+      if (read[end - 1] == end_token_) --end;  // it begins the next document
+    }
+    ends_.erase(std::unique(ends_.begin(), ends_.end()), ends_.end());
+    if (!ends_.empty() && ends_.front() == 0) ends_.erase(ends_.begin());
+    // A document that ends with the last input token makes the last target a border too.
     if (!ends_.empty() && ends_.back() == length) {
       targets[length - 1] = ignored_target;
       ++ignored;
@@ -175,6 +226,7 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
   };
   for (const std::uint64_t end : ends_) {
     start_next_at(end);
+    if (read[end] == end_token_) continue;
     targets[end - 1] = ignored_target;
     ++ignored;
   }

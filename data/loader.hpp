@@ -33,6 +33,10 @@ struct Batch {
 
 inline constexpr std::int32_t ignored_target = -1;
 
+// What a document begins with where documents are kept apart: the end token of the one before it, so that its own first
+// token is a target, or its first token. (One that has no end token before it begins with its first token in any case.)
+enum class DocumentStart : std::uint8_t { end_token, first_token };
+
 class Loader {
  public:
   struct Source {
@@ -45,6 +49,7 @@ class Loader {
     Split split = Split::train;
     // Keeps documents apart: positions restart with each, and no target crosses a border.
     bool documents = false;
+    DocumentStart document_start = DocumentStart::end_token;
     // The model's; a dataset with a larger one is refused.
     std::uint32_t vocabulary = 0;
   };
@@ -64,8 +69,18 @@ class Loader {
     return static_cast<std::int64_t>(sources_[source].samples);
   }
   std::int64_t samples() const;
+  // Of all shards.
+  std::uint64_t tokens() const;
   // Tokens in the tails of shards that no sample holds.
   std::int64_t dropped_tokens() const;
+  // What samples do to documents that are kept apart. Reads where every document ends.
+  struct Cuts {
+    std::uint64_t documents = 0;
+    std::uint64_t cut = 0;     // reach from one sample into the next
+    std::uint64_t longer = 0;  // of these: than a sample
+    std::uint64_t joined = 0;  // to the one before them, since a sample has too many
+  };
+  Cuts cuts() const;
 
   // Samples of slots [first_slot, first_slot + count). Validation slots past the end are filled with ignored
   // targets. Not for two threads at once.
@@ -83,14 +98,16 @@ class Loader {
     std::uint64_t begin = 0;  // its first token in the shard
   };
 
+  void count_cuts(const Shard& shard, Cuts& cuts) const;
   std::optional<Window> window_at(std::int64_t slot);
   // Writes one sample whose tokens start at `offset` of the batch.
   void fill_sample(const Window& window, std::int64_t offset, Batch& batch, std::size_t& starts);
 
   Options options_;
   std::vector<State> sources_;
-  std::optional<Sampler> sampler_;  // of training
-  Buffer window_;                   // T + 1 tokens
+  std::optional<Sampler> sampler_;         // of training
+  Buffer window_;                          // T + 1 tokens
+  std::optional<std::int32_t> end_token_;  // that documents begin with
   std::vector<std::uint64_t> ends_;
 };
 

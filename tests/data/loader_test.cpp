@@ -126,6 +126,53 @@ TEST_F(Loading, documents_beyond_the_bound_are_merged_and_counted) {
   EXPECT_EQ(filled.batch.positions[99], 36);
 }
 
+// The end token stands before a document as it stands behind one: every target counts, and what documents begin with is
+// learnt.
+TEST_F(Loading, an_end_token_begins_the_document_after_it) {
+  constexpr std::int32_t end = 256;
+  const Dataset dataset(make_dataset("d", {3, 2, 5}));  // aaa. bb.c cccc .
+  const auto window_that_begins_with = [&](char first, DocumentStart start) {
+    Loader::Options chosen = options(4, true);
+    chosen.document_start = start;
+    Loader loader({{&dataset}}, chosen, account_);
+    std::int64_t slot = 0;
+    while (slot < loader.samples() && Filled(loader, slot, 1).batch.tokens[0] != first) ++slot;
+    return Filled(loader, slot, 1);
+  };
+  const Filled a = window_that_begins_with('a', DocumentStart::end_token);
+  EXPECT_EQ(list(a.batch.tokens), (Ints{'a', 'a', 'a', end}));
+  EXPECT_EQ(list(a.batch.targets), (Ints{'a', 'a', end, 'b'}));
+  EXPECT_EQ(list(a.batch.positions), (Ints{0, 1, 2, 0}));
+  EXPECT_EQ(list(a.batch.document_starts), (Ints{0, 3, 4, 4, 4}));
+  EXPECT_EQ(a.batch.valid_targets, 4);
+  const Filled b = window_that_begins_with('b', DocumentStart::end_token);
+  EXPECT_EQ(list(b.batch.targets), (Ints{'b', end, 'c', 'c'}));
+  EXPECT_EQ(list(b.batch.positions), (Ints{0, 1, 0, 1}));
+  EXPECT_EQ(list(b.batch.document_starts), (Ints{0, 2, 4, 4, 4}));
+  EXPECT_EQ(b.batch.valid_targets, 4);
+
+  const Filled before = window_that_begins_with('a', DocumentStart::first_token);
+  EXPECT_EQ(list(before.batch.targets), (Ints{'a', 'a', end, -1}));
+  EXPECT_EQ(list(before.batch.positions), (Ints{0, 1, 2, 3}));
+  EXPECT_EQ(before.batch.valid_targets, 3);
+}
+
+TEST_F(Loading, tells_how_many_documents_are_cut_and_joined) {
+  const Dataset whole(make_counting("whole", {5, 9, 10, 14, 40}));
+  const Loader::Cuts few = counting_loader(whole, 10, true).cuts();
+  EXPECT_EQ(few.documents, 5u);
+  EXPECT_EQ(few.cut, 1u);  // the last, over three samples; the second and the fourth end inside theirs
+  EXPECT_EQ(few.longer, 1u);
+  EXPECT_EQ(few.joined, 0u);
+  std::vector<std::int64_t> ends(201);
+  std::iota(ends.begin(), ends.end(), 1);
+  const Dataset dataset(make_counting("d", ends));
+  Loader loader = counting_loader(dataset, 100, true);
+  const Loader::Cuts many = loader.cuts();
+  EXPECT_EQ(many.cut, 0u);
+  EXPECT_EQ(static_cast<std::int64_t>(many.joined), Filled(loader, 0, 2).batch.merged_documents);
+}
+
 // A slow and obvious version over all borders of a shard with many documents.
 TEST_F(Loading, borders_agree_with_a_list_of_all_of_them) {
   std::vector<std::int64_t> ends;

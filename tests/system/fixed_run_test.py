@@ -39,6 +39,7 @@ reduction = "invariant"
 [data]
 path = "{data}"
 documents = true
+document_start = "first_token"
 
 [optimizer]
 lr = 3e-3

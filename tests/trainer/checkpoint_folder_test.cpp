@@ -67,6 +67,22 @@ TEST(CheckpointFolder, steps_beyond_eight_digits_are_found) {
   EXPECT_EQ(newest_complete(folder.path(), Trust::full, ignore), 100000000);
 }
 
+// Whoever looks while a run saves and removes is not told of what vanished, and finds what came.
+TEST(CheckpointFolder, the_newest_is_found_though_those_listed_are_removed_meanwhile) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 2);
+  std::filesystem::create_directory(partial_path(folder.path(), 4, 1));
+  std::vector<std::string> told;
+  const auto meanwhile = [&](const std::string& line) {
+    told.push_back(line);
+    if (told.size() > 1) return;
+    save(folder.path(), 1, 5);
+    std::filesystem::remove_all(checkpoint_path(folder.path(), 2));
+  };
+  EXPECT_EQ(newest_complete(folder.path(), Trust::sizes, meanwhile), 5);
+  EXPECT_EQ(told.size(), 1u) << told.back();
+}
+
 TEST(CheckpointFolder, the_latest_are_kept_and_older_ones_go) {
   const TemporaryFolder folder;
   for (const int step : {1, 2, 3, 4}) save(folder.path(), 1, step);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <string>
@@ -28,7 +29,7 @@ using Tokens = std::vector<std::int32_t>;
 class Generation : public Scratch {
  protected:
   // A checkpoint of weights larger than fresh ones, so that the likeliest token depends on all before it.
-  Config trained(Family family, Precision precision = Precision::f32) {
+  Config trained(Family family, Precision precision = Precision::f32, float factor = 6) {
     Config config = small_run::config(family);
     config.run.dir = path("run");
     config.run.precision = precision;
@@ -39,7 +40,7 @@ class Generation : public Scratch {
       const RunPlan plan = make_run_plan(config, 1, 0, thread_count(), 0);
       ModelState state(plan, config, machine_);
       state.initialise(plan, 4);
-      for (float& weight : state.master.as<float>()) weight *= weight == 1.0f ? 1 : 6;
+      for (float& weight : state.master.as<float>()) weight *= weight == 1.0f ? 1 : factor;
       CheckpointRequest request;
       request.folder = RunFolder(config.run.dir).checkpoints();
       request.step = 7;
@@ -159,6 +160,33 @@ TEST_F(Generation, ends_when_the_caller_has_enough) {
   EXPECT_EQ(seen.size(), 3u);
   EXPECT_EQ(tokens.size(), 7u);
   EXPECT_TRUE(std::equal(seen.begin(), seen.end(), tokens.begin() + 4));
+}
+
+TEST_F(Generation, tells_of_a_model_whose_logits_are_no_numbers) {
+  const Config config = trained(Family::gpt, Precision::f32, std::numeric_limits<float>::infinity());
+  Generator generator(config, {}, machine_);
+  EXPECT_TRUE(tells(message_of([&] { generate(generator, prompt(4), 3); }),
+                    {path("run"), "not finite", "--checkpoint"}));
+}
+
+// As a run with checkpoint.keep = 1 does beside a reader.
+TEST(NewestModel, is_that_of_the_checkpoint_that_took_the_place_of_one_removed_while_it_was_read) {
+  std::int64_t newest = 2;
+  const auto load = [&](std::optional<std::int64_t> step) {
+    if (*step < 6) newest = *step + 2;
+    if (*step < 6) throw UserError("{} is gone: restore it", *step);
+    return *step;
+  };
+  const auto latest = [&] { return std::optional(newest); };
+  EXPECT_EQ(load_asked_or_newest({}, latest, load), 6);
+  EXPECT_EQ(message_of([&] { load_asked_or_newest(2, latest, load); }), "2 is gone: restore it");
+  newest = 2;
+  EXPECT_EQ(message_of([&] {
+              load_asked_or_newest({}, latest, [](std::optional<std::int64_t> step) -> int {
+                throw UserError("{} is broken", *step);
+              });
+            }),
+            "2 is broken");
 }
 
 TEST_F(Generation, needs_a_checkpoint) {

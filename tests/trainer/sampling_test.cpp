@@ -38,6 +38,13 @@ void expect_shares(const std::vector<double>& share, const std::vector<double>& 
 
 const std::vector<float> logits = {1.0f, -2.0f, 3.0f, 2.5f, 0.0f, 2.0f};
 
+TEST(Sampling, never_draws_a_token_that_stands_for_no_text) {
+  for (const double temperature : {0.0, 1.0}) {
+    const std::vector<double> share = shares(logits, {.temperature = temperature, .vocabulary = 2}, 1000);
+    EXPECT_EQ(share[0] + share[1], 1) << temperature;
+  }
+}
+
 TEST(Sampling, without_temperature_takes_the_likeliest_token) {
   for (std::uint32_t draw = 0; draw < 20; ++draw) EXPECT_EQ(sample(logits, {.temperature = 0}, draw), 2);
 }

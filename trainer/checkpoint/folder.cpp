@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <unistd.h>
@@ -167,25 +168,37 @@ void warn_of(const Entry& entry, const std::string& problem, const Warn& warn) {
   warn(fmt::format("skipping {}: {}", entry.path, problem));
 }
 
-// Checkpoints that are complete by their sizes, the newest first.
+// Checkpoints that are complete by their sizes, the newest first. A run that lives saves others meanwhile and removes
+// these: when they are through, those that came are looked at.
 class Candidates {
  public:
-  explicit Candidates(const std::string& folder) : entries_(entries_of(folder)) {}
+  explicit Candidates(const std::string& folder) : folder_(folder), entries_(entries_of(folder)) {}
 
   // Warns of what it passes over.
   std::optional<Entry> next(const Warn& warn) {
-    while (!entries_.empty()) {
+    while (!entries_.empty() || list_again()) {
       Entry entry = std::move(entries_.back());
       entries_.pop_back();
+      seen_.insert(entry.path);
       const CheckpointInfo info = examine(entry);
       if (info.complete) return entry;
-      warn_of(entry, info.problem, warn);
+      std::error_code error;
+      if (fs::exists(entry.path, error)) warn_of(entry, info.problem, warn);
     }
     return std::nullopt;
   }
 
  private:
+  bool list_again() {
+    for (Entry& entry : entries_of(folder_))
+      if (entry.name.stage == Stage::complete && !seen_.contains(entry.path))
+        entries_.push_back(std::move(entry));
+    return !entries_.empty();
+  }
+
+  std::string folder_;
   std::vector<Entry> entries_;
+  std::set<std::string> seen_;
 };
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cstdio>
 #include <fmt/format.h>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include "core/error.hpp"
@@ -11,6 +13,7 @@
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/run/generator.hpp"
 #include "trainer/run/rank_machine.hpp"
+#include "trainer/run/written_text.hpp"
 
 namespace muster {
 
@@ -27,28 +30,34 @@ int generate_command(const GenerateOptions& options) {
   const std::unique_ptr<Tokenizer> tokenizer =
       tokenizer_from_description(generator.model().tokenizer(), generator.model().path());
 
-  // The end token stands before the first token of nearly every document that the model has seen.
   std::vector<std::uint32_t> prompt;
-  if (tokenizer->end_token()) prompt.push_back(*tokenizer->end_token());
+  // What a text begins with, as documents did in training.
+  if (tokenizer->end_token() && begins_with_end_token(config.data)) prompt.push_back(*tokenizer->end_token());
   tokenizer->encode(options.prompt, prompt);
   if (prompt.empty())
-    throw UserError("{} has no end token to start from: give a --prompt", tokenizer->name());
+    throw UserError(
+        "{} was trained on documents that begin with nothing before them to start from: give a --prompt",
+        options.run);
+  if (std::cmp_greater(prompt.size(), config.model.context))
+    fmt::print(stderr, "the prompt is {} tokens long, of which the model reads the last {}\n", prompt.size(),
+               config.model.context);
   std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
-  fmt::print("{}", options.prompt);
+  WrittenText text(isatty(STDOUT_FILENO) != 0);
+  fmt::print("{}", text.add(options.prompt));
   const Sampling sampling{options.temperature, options.top_k, options.top_p,
-                          static_cast<std::uint64_t>(options.seed)};
+                          static_cast<std::uint64_t>(options.seed), tokenizer->vocabulary()};
   const auto start = std::chrono::steady_clock::now();
   std::int64_t written = 0;
   generator.generate(tokens, options.tokens, sampling, [&](std::int32_t token) {
     ++written;
     const auto id = static_cast<std::uint32_t>(token);
     if (tokenizer->end_token() == id) return false;
-    fmt::print("{}", tokenizer->decode(std::span(&id, 1)));
+    fmt::print("{}", text.add(tokenizer->decode(std::span(&id, 1))));
     std::fflush(stdout);
     return true;
   });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  fmt::print("\n");
+  fmt::print("{}\n", text.end());
   std::fflush(stdout);
   fmt::print(stderr, "{} tokens, {:.1f} tokens/s\n", written, static_cast<double>(written) / seconds);
   return 0;

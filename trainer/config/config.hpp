@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data/dataset.hpp"
+#include "data/loader.hpp"
 #include "model/config.hpp"
 
 namespace muster {
@@ -23,6 +24,9 @@ enum class ScheduleKind : std::uint8_t { constant, cosine, linear };
 // How the values of each enum are spelt in a configuration, in the order of the enum.
 constexpr auto spellings(DeviceChoice) { return std::array<std::string_view, 3>{"auto", "cpu", "cuda"}; }
 constexpr auto spellings(Verify) { return std::array<std::string_view, 3>{"auto", "size", "full"}; }
+constexpr auto spellings(DocumentStart) {
+  return std::array<std::string_view, 2>{"end_token", "first_token"};
+}
 constexpr auto spellings(Reduction) { return std::array<std::string_view, 2>{"fast", "invariant"}; }
 constexpr auto spellings(ScheduleKind) {
   return std::array<std::string_view, 3>{"constant", "cosine", "linear"};
@@ -56,10 +60,16 @@ struct DataConfig {
   std::vector<DataSource> source;  // [[data.source]]: several with their weights
   Verify verify = Verify::automatic;
   bool documents = false;
+  DocumentStart document_start = DocumentStart::end_token;
   // Either of the two as a list.
   std::vector<DataSource> sources() const;
   bool operator==(const DataConfig&) const = default;
 };
+
+// Whether what a model reads of a document begins with the end token before it.
+inline bool begins_with_end_token(const DataConfig& data) {
+  return !data.documents || data.document_start == DocumentStart::end_token;
+}
 
 struct TrainConfig {
   std::int64_t steps = 1000;

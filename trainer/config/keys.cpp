@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
+#include <cctype>
 #include <cmath>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -104,7 +104,7 @@ constexpr Key table[] = {
     row<run, &R::precision>("run.precision", anything, fixed, "of activations and matrix products; bf16 keeps f32 master weights and sums"),
     row<run, &R::fresh>("run.fresh", anything, may_change, "start anew and want an empty folder instead of resuming"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
-    row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, divided by the ranks that share them"),
+    row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, or the CPU quota of its control group if that is less, divided by the ranks that share them"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),
 
     row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2) or llama (rotary positions, RMSNorm, SwiGLU)"),
@@ -122,13 +122,14 @@ constexpr Key table[] = {
     row<model, &M::norm_epsilon>("model.norm_epsilon", above_0, fixed, "added to the variance in LayerNorm and RMSNorm"),
 
     row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote"),
-    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion"),
+    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion, to 1/4096; evaluated is what the first holds out"),
     row<data, &D::verify>("data.verify", anything, may_change, "what to check of the shards at the start: their sizes, or all bytes (full); auto: full up to 1 GiB"),
-    row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders"),
+    row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders; a sample keeps at most max(64, sequence / 16) apart, further ones are joined to the one before them"),
+    row<data, &D::document_start>("data.document_start", anything, fixed, "what documents that are kept apart begin with: the end token before them, which so learns what documents begin with, or their first token, which nothing then predicts, as in runs of before this key"),
 
     row<train, &T::steps>("train.steps", count_from_1, may_change, "updates to make; the schedule ends there"),
     row<train, &T::batch>("train.batch", count_from_1, fixed, "sequences of a step, over all ranks"),
-    row<train, &T::sequence>("train.sequence", count_from_1, fixed, "tokens of a sequence"),
+    row<train, &T::sequence>("train.sequence", count_from_1, fixed, "tokens of a sequence; a document that reaches beyond one is cut there, and the end of a shard that fills none is left out"),
     row<train, &T::shards>("train.shards", power_of_two, fixed, "parts of a batch that are summed over a fixed tree; at least the number of ranks in invariant mode"),
     row<train, &T::micro_batch>("train.micro_batch", count, fixed, "sequences computed at once; divides batch / shards; 0: batch / shards"),
     row<train, &T::reduction>("train.reduction", anything, fixed, "invariant: the same bits on any number of ranks; fast: any order of summing"),
@@ -149,9 +150,85 @@ constexpr Key table[] = {
     row<checkpoint, &CheckpointConfig::keep>("checkpoint.keep", count, may_change, "how many of the newest to keep; 0: all"),
 
     row<eval, &EvalConfig::every>("eval.every", count, may_change, "steps between evaluations on the validation part; 0: never"),
-    row<eval, &EvalConfig::windows>("eval.windows", count, may_change, "validation sequences of an evaluation; 0: all"),
+    row<eval, &EvalConfig::windows>("eval.windows", count, may_change, "validation sequences of an evaluation, the first ones; 0: all that the text fills"),
 };
 // clang-format on
+
+// What the field, or other programs, call it.
+struct OtherName {
+  std::string_view name, key;
+};
+constexpr OtherName other_names[] = {
+    {"learning_rate", "optimizer.lr"},
+    {"max_lr", "optimizer.lr"},
+    {"min_lr", "schedule.final"},
+    {"lr_schedule", "schedule.kind"},
+    {"lr_scheduler", "schedule.kind"},
+    {"scheduler", "schedule.kind"},
+    {"warmup_steps", "schedule.warmup"},
+    {"warmup_iters", "schedule.warmup"},
+    {"beta1", "optimizer.betas"},
+    {"beta2", "optimizer.betas"},
+    {"eps", "optimizer.epsilon"},
+    {"decay", "optimizer.weight_decay"},
+    {"wd", "optimizer.weight_decay"},
+    {"grad_clip", "optimizer.clip"},
+    {"max_grad_norm", "optimizer.clip"},
+    {"gradient_clipping", "optimizer.clip"},
+    {"batch_size", "train.batch"},
+    {"bs", "train.batch"},
+    {"global_batch_size", "train.batch"},
+    {"micro_batch_size", "train.micro_batch"},
+    {"per_device_train_batch_size", "train.micro_batch"},
+    {"gradient_accumulation_steps", "train.micro_batch"},
+    {"iters", "train.steps"},
+    {"iterations", "train.steps"},
+    {"max_iters", "train.steps"},
+    {"max_steps", "train.steps"},
+    {"num_steps", "train.steps"},
+    {"seq_len", "train.sequence"},
+    {"seq_length", "train.sequence"},
+    {"sequence_length", "train.sequence"},
+    {"max_length", "train.sequence"},
+    {"block_size", "model.context"},
+    {"context_length", "model.context"},
+    {"max_position_embeddings", "model.context"},
+    {"n_layer", "model.layers"},
+    {"n_layers", "model.layers"},
+    {"num_layers", "model.layers"},
+    {"num_hidden_layers", "model.layers"},
+    {"depth", "model.layers"},
+    {"n_embd", "model.width"},
+    {"d_model", "model.width"},
+    {"dim", "model.width"},
+    {"hidden_size", "model.width"},
+    {"n_head", "model.heads"},
+    {"n_heads", "model.heads"},
+    {"num_heads", "model.heads"},
+    {"num_attention_heads", "model.heads"},
+    {"n_kv_heads", "model.kv_heads"},
+    {"num_key_value_heads", "model.kv_heads"},
+    {"d_ff", "model.feed_forward"},
+    {"ffn", "model.feed_forward"},
+    {"intermediate_size", "model.feed_forward"},
+    {"vocab", "model.vocabulary"},
+    {"vocab_size", "model.vocabulary"},
+    {"rope_theta", "model.rope_base"},
+    {"tie_word_embeddings", "model.tied"},
+    {"dtype", "run.precision"},
+    {"output", "run.dir"},
+    {"output_dir", "run.dir"},
+    {"out_dir", "run.dir"},
+    {"dataset", "data.path"},
+    {"data", "data.path"},
+    {"save_every", "checkpoint.every"},
+    {"save_steps", "checkpoint.every"},
+    {"save_total_limit", "checkpoint.keep"},
+    {"eval_every", "eval.every"},
+    {"eval_interval", "eval.every"},
+    {"eval_steps", "eval.every"},
+    {"eval_iters", "eval.windows"},
+};
 
 std::string_view kind_text(KeyKind kind) {
   switch (kind) {
@@ -205,19 +282,15 @@ bool fits(const Key& key, const KeyValue& value) {
   return false;
 }
 
-template <class Number>
-bool parse_number(std::string_view text, Number& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
 bool parse_pair(std::string_view text, std::array<double, 2>& pair) {
   if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
   const std::size_t comma = text.find(',');
   if (comma == std::string_view::npos) return false;
   std::string_view second = text.substr(comma + 1);
   while (second.starts_with(' ')) second.remove_prefix(1);
-  return parse_number(text.substr(0, comma), pair[0]) && parse_number(second, pair[1]);
+  const auto a = parse_number<double>(text.substr(0, comma)), b = parse_number<double>(second);
+  if (a && b) pair = {*a, *b};
+  return a && b;
 }
 
 std::string toml_text(std::string_view text) {
@@ -246,12 +319,38 @@ void refuse_value(const Key& key, std::string_view shown, std::string_view where
 const Key& find_key(std::string_view name, std::string_view where) {
   const auto found = std::ranges::find(table, name, &Key::name);
   if (found != std::end(table)) return *found;
-  // A name without its section is compared with the names without theirs.
-  const bool bare = name.find('.') == std::string_view::npos;
-  std::vector<std::string> names;
-  for (const Key& key : table) names.emplace_back(bare ? key.field() : key.name);
-  const auto nearest = std::ranges::find(names, nearest_name(name, names)) - names.begin();
-  throw UserError("{}: unknown key {}; did you mean {}?", where, name, table[nearest].name);
+  const std::string suggestion = suggested_key(name);
+  if (suggestion.empty()) throw UserError("{}: unknown key {}; muster train --help lists all", where, name);
+  throw UserError("{}: unknown key {}; did you mean {}?", where, name, suggestion);
+}
+
+std::size_t most_slips(std::string_view name) {
+  return std::max<std::size_t>(1, std::min<std::size_t>(3, name.size() / 3));
+}
+
+std::string suggested_key(std::string_view name) {
+  std::string spelt(name);
+  std::ranges::transform(spelt, spelt.begin(),
+                         [](unsigned char c) { return c == '-' ? '_' : static_cast<char>(std::tolower(c)); });
+  const std::string section = spelt.substr(0, spelt.find('.') == std::string::npos ? 0 : spelt.find('.')),
+                    field = spelt.substr(spelt.rfind('.') + 1);
+  if (const auto other = std::ranges::find(other_names, std::string_view(field), &OtherName::name);
+      other != std::end(other_names))
+    return std::string(other->key);
+  // A slip in the field weighs more than another section, and a slip in the section breaks ties.
+  const Key* best = nullptr;
+  std::size_t least = 0;
+  for (const Key& key : table) {
+    const std::size_t in_field = edit_distance(field, key.field());
+    const std::size_t in_section = section.empty() ? 0 : edit_distance(section, key.section());
+    if (in_field > most_slips(field)) continue;
+    if (const std::size_t weight = 100 * in_field + std::min<std::size_t>(in_section, 99);
+        best == nullptr || weight < least) {
+      best = &key;
+      least = weight;
+    }
+  }
+  return best == nullptr ? "" : std::string(best->name);
 }
 
 std::string expectation(const Key& key) {
@@ -284,15 +383,15 @@ KeyValue parse_value(const Key& key, std::string_view text, std::string_view whe
       read = text == "true" || text == "false";
       break;
     case KeyKind::integer: {
-      std::int64_t number = 0;
-      read = parse_number(text, number);
-      value = number;
+      const auto number = parse_number<std::int64_t>(text);
+      read = number.has_value();
+      value = number.value_or(0);
       break;
     }
     case KeyKind::number: {
-      double number = 0;
-      read = parse_number(text, number);
-      value = number;
+      const auto number = parse_number<double>(text);
+      read = number.has_value();
+      value = number.value_or(0);
       break;
     }
     case KeyKind::pair: {

@@ -46,8 +46,13 @@ struct Key {
 };
 
 std::span<const Key> keys();
-// Throws UserError, starting with `where`, that names the nearest known key.
+// Throws UserError, starting with `where`, that names the key that may have been meant.
 const Key& find_key(std::string_view name, std::string_view where);
+// The key whose name, with another section or without one, or in the words of other programs, is like this; empty if none
+// is.
+std::string suggested_key(std::string_view name);
+// How many letters of a name may differ where it is still like another.
+std::size_t most_slips(std::string_view name);
 
 // "a whole number, at least 1"; "one of f32, bf16".
 std::string expectation(const Key& key);

@@ -146,6 +146,14 @@ Config parse_config(std::string_view text, const std::string& name) {
   return config;
 }
 
+Config parse_resolved_config(std::string_view text, const std::string& name) {
+  Config config = parse_config(text, name);
+  const toml::table root = toml::parse(text, name);
+  if (config.data.documents && !root.at_path("data.document_start"))
+    config.data.document_start = DocumentStart::first_token;
+  return config;
+}
+
 void apply_overrides(Config& config, std::span<const Override> overrides) {
   constexpr std::string_view where = "command line";
   for (const Override& entry : overrides) {
@@ -159,7 +167,7 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
   std::error_code unreadable;  // is told when the file is opened
   const bool is_run = fs::is_directory(path, unreadable);
   const std::string file = is_run ? (fs::path(path) / "config.toml").string() : path;
-  Config config = parse_config(read_text(file), file);
+  Config config = is_run ? parse_resolved_config(read_text(file), file) : parse_config(read_text(file), file);
   if (is_run) {
     config.run.dir = path;
     config.run.fresh = false;

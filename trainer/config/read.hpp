@@ -23,6 +23,9 @@ std::vector<Override> take_overrides(std::vector<std::string>& arguments);
 
 // Reads `text`, TOML, over the defaults; `name` is what errors call the file.
 Config parse_config(std::string_view text, const std::string& name);
+// Of a run's own configuration, which names every key that there was when it was written: younger ones stand for what was
+// done before them.
+Config parse_resolved_config(std::string_view text, const std::string& name);
 void apply_overrides(Config& config, std::span<const Override> overrides);
 
 // The configuration of file `path`, or of the run in folder `path`, with the overrides applied, resolved and

@@ -32,7 +32,11 @@ Division divide(const Config& config, int ranks) {
 }  // namespace
 
 Loader::Options loader_options(const Config& config, Split split) {
-  return {config.train.sequence, static_cast<std::uint64_t>(config.run.seed), split, config.data.documents,
+  return {config.train.sequence,
+          static_cast<std::uint64_t>(config.run.seed),
+          split,
+          config.data.documents,
+          config.data.document_start,
           static_cast<std::uint32_t>(config.model.vocabulary)};
 }
 

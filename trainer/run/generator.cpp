@@ -1,6 +1,7 @@
 #include "trainer/run/generator.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 #include <numeric>
 #include <string_view>
@@ -47,7 +48,11 @@ Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoin
       prompt_(plan_of(config, piece_, piece_, machine)),
       arena_bytes_(std::max(decode_.arena_bytes, prompt_.arena_bytes)),
       memory_(memory_or_refuse(config, decode_, arena_bytes_, machine)),
-      model_(config, checkpoint ? checkpoint : newest_checkpoint(config), decode_, arena_bytes_, machine),
+      model_(load_asked_or_newest(
+          checkpoint, [&] { return newest_checkpoint(config); },
+          [&](std::optional<std::int64_t> step) {
+            return TrainedModel(config, step, decode_, arena_bytes_, machine);
+          })),
       cache_(machine.take(MemoryKind::cache, decode_.state_bytes)),
       decoder_(decode_, machine.backend()),
       prompter_(prompt_, machine.backend()) {}
@@ -109,6 +114,12 @@ void Generator::generate(std::vector<std::int32_t>& tokens, std::int64_t count, 
     }
     const std::span<const std::int32_t> fresh = std::span(tokens).subspan(begin + cached);
     const std::span<const float> next = logits(fresh, static_cast<std::int64_t>(cached));
+    if (!std::ranges::all_of(next, [](float logit) { return std::isfinite(logit); }))
+      throw UserError(
+          "{} gives no token a chance: its logits are not finite, the run had diverged; choose an earlier "
+          "one "
+          "by --checkpoint, muster checkpoint list {} shows which there are",
+          model_.path(), config_.run.dir);
     cached += fresh.size();
     tokens.push_back(sample(next, sampling, static_cast<std::uint32_t>(draw)));
     if (!token(tokens.back())) return;

@@ -28,7 +28,7 @@ void refuse_other_data(const std::vector<SourceIdentity>& before, const std::vec
 
 RunState state_to_resume(const Checkpoint& checkpoint, const Config& config, const RunData& data) {
   RunState saved = run_state_from(checkpoint.state(), checkpoint.path());
-  refuse_fixed_changes(parse_config(saved.config, checkpoint.path()), config);
+  refuse_fixed_changes(parse_resolved_config(saved.config, checkpoint.path()), config);
   if (saved.tokenizer != data.info().tokenizer)
     throw UserError("{} was trained with another tokenizer than that of {}: give the run its own data",
                     checkpoint.path(), config.data.sources().front().path);

@@ -10,6 +10,8 @@
 namespace muster {
 
 std::int32_t sample(std::span<const float> logits, const Sampling& options, std::uint32_t draw) {
+  if (options.vocabulary > 0)
+    logits = logits.first(std::min(logits.size(), static_cast<std::size_t>(options.vocabulary)));
   if (options.temperature == 0)
     return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "core/error.hpp"
 #include "core/memory.hpp"
 #include "model/executor.hpp"
 #include "trainer/config/config.hpp"
@@ -33,5 +34,22 @@ class TrainedModel {
   std::string tokenizer_;
   Buffer master_, compute_, arena_;
 };
+
+// What `load` makes of the checkpoint that was asked for, or else of the newest. A run that saves meanwhile removes the
+// older ones, also one that is being read: then there is another newest, and that is read.
+template <class Newest, class Load>
+auto load_asked_or_newest(std::optional<std::int64_t> asked, const Newest& newest, const Load& load) {
+  if (asked) return load(asked);
+  std::optional<std::int64_t> step = newest();
+  while (true) {
+    try {
+      return load(step);
+    } catch (const UserError&) {
+      const std::optional<std::int64_t> now = newest();
+      if (now == step) throw;
+      step = now;
+    }
+  }
+}
 
 }  // namespace muster

@@ -71,6 +71,35 @@ TEST(Config, an_unknown_key_names_its_line_and_the_nearest_known_key) {
             "command line: unknown key train.stepz; did you mean train.steps?");
 }
 
+TEST(Config, an_unknown_key_in_another_section_or_in_other_words_names_the_one_that_was_meant) {
+  for (const auto& [written, meant] :
+       std::vector<std::pair<std::string, std::string>>{{"train.lr", "optimizer.lr"},
+                                                        {"train.weight_decy", "optimizer.weight_decay"},
+                                                        {"train.learning_rate", "optimizer.lr"},
+                                                        {"train.batch_size", "train.batch"},
+                                                        {"model.n_layer", "model.layers"},
+                                                        {"train.Seed", "run.seed"},
+                                                        {"evals.every", "eval.every"},
+                                                        {"checkpoints.every", "checkpoint.every"},
+                                                        {"train.warm-up", "schedule.warmup"}})
+    EXPECT_EQ(refusal_of_override(written, "1"),
+              "command line: unknown key " + written + "; did you mean " + meant + "?");
+  EXPECT_EQ(refusal_of_override("train.frobnicate", "1"),
+            "command line: unknown key train.frobnicate; muster train --help lists all");
+}
+
+// A run of before the key existed began documents with their first token.
+TEST(Config, of_a_run_of_before_document_start_keeps_how_its_documents_began) {
+  const auto start = [](const std::string& text) {
+    return parse_resolved_config(text, "run/config.toml").data.document_start;
+  };
+  EXPECT_EQ(start("[data]\ndocuments = true\n"), DocumentStart::first_token);
+  EXPECT_EQ(start("[data]\ndocuments = false\n"), DocumentStart::end_token);
+  EXPECT_EQ(start("[data]\ndocuments = true\ndocument_start = \"end_token\"\n"), DocumentStart::end_token);
+  EXPECT_EQ(parse_config("[data]\ndocuments = true\n", "a.toml").data.document_start,
+            DocumentStart::end_token);
+}
+
 TEST(Config, a_wrong_type_names_the_key_and_what_it_expects) {
   EXPECT_EQ(refusal_of_text("[train]\nsteps = \"many\"\n"),
             "a.toml:2: train.steps = \"many\" will not do; it must be a whole number, from 1 to 2^31 - 1");
