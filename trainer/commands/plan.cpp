@@ -37,7 +37,7 @@ DeviceModel measure_cpu(const Config& config, int ranks_per_node) {
     const int cores = threads_of_rank(0, 1), threads = threads_of_rank(config.run.threads, ranks_per_node);
     set_thread_count(std::min(cores, threads * ranks_per_node));
     const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, machine);
-    if (!peak.remark.empty()) fmt::print(stderr, "{}\n", peak.remark);
+    if (!peak.remark.empty() && comm.rank() == 0) fmt::print(stderr, "{}\n", peak.remark);
     set_thread_count(cores);
     const double bandwidth = measure_copy_bandwidth(machine);
     device = cpu_model(peak.flops_per_s / ranks_per_node, bandwidth / ranks_per_node,
@@ -67,7 +67,7 @@ Outlook look_out(const PlanOptions& options, const Config& config, const RunPlan
 
 }  // namespace
 
-int plan_command(const PlanOptions& options) {
+int plan_command(const PlanOptions& options, bool tells) {
   Config config = read_config(options.config, options.overrides);
   std::uint64_t runtime = resident_bytes();
   std::uint64_t data_bytes = 0;
@@ -78,7 +78,7 @@ int plan_command(const PlanOptions& options) {
         "{}: neither model.vocabulary nor prepared data tell the vocabulary: set one, as "
         "--model.vocabulary=50257",
         options.config);
-  } else {
+  } else if (tells) {
     fmt::print(stderr, "the data are not prepared: the plan leaves out what loading them takes\n");
   }
   // As many threads as a rank would take if all of them ran on this host.
@@ -92,6 +92,7 @@ int plan_command(const PlanOptions& options) {
     if (gpu) runtime = gpu_runtime_bytes(options.ranks);
     refuse_if_too_large_for(outlook->device, plan.memory, runtime);
   }
+  if (!tells) return 0;
   const Outlook* shown = outlook ? &*outlook : nullptr;
   fmt::print("{}\n", options.json ? describe_json(plan, config, runtime, shown)
                                   : describe(plan, config, runtime, shown));

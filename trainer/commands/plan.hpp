@@ -18,6 +18,7 @@ struct PlanOptions {
   bool json = false;
 };
 
-int plan_command(const PlanOptions& options);
+// Tells it if `tells`; other ranks only take part in measuring this host.
+int plan_command(const PlanOptions& options, bool tells);
 
 }  // namespace muster

@@ -104,7 +104,40 @@ TEST(CommandLine, what_is_missing_or_unknown_is_refused_in_one_line) {
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
   EXPECT_EQ(refusal_of({"plan", "a.toml", "--ranks", "x"}),
-            "command line: --ranks: x is not a number greater than 0; see muster plan --help");
+            "command line: --ranks: x is not a whole number from 1 to 1048576; see muster plan --help");
+}
+
+TEST(CommandLine, numbers_are_whole_decimal_and_within_their_limits) {
+  for (const char* seed : {"99999999999999999999", "0x10", "-1", "1.5", "1e3", "7 "})
+    EXPECT_NE(refusal_of({"generate", "run", std::string("--seed=") + seed})
+                  .find("is not a whole number from 0 to"),
+              std::string::npos)
+        << seed;
+  EXPECT_NE(refusal_of({"generate", "run", "--tokens", "0x10"}).find("0x10 is not a whole number from 1 to"),
+            std::string::npos);
+  EXPECT_NE(refusal_of({"generate", "run", "--temperature", "inf"}).find("a number of at least 0"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal_of({"prepare", "a", "--output", "b", "--end-token", "4294967296"}).find("from 0 to 4294967295"),
+      std::string::npos);
+  EXPECT_EQ(refusal_of({"generate", "run", "--seed", "9223372036854775807", "--tokens", "010",
+                        "--temperature", "1e-3"}),
+            "");
+}
+
+TEST(CommandLine, an_unknown_option_is_refused_with_the_one_that_was_meant) {
+  EXPECT_EQ(refusal_of({"train", "a.toml", "--lr", "3e-4"}),
+            "command line: unknown option --lr (did you mean --optimizer.lr?); see muster train --help");
+  EXPECT_EQ(
+      refusal_of({"plan", "a.toml", "--batch-size=4"}),
+      "command line: unknown option --batch-size (did you mean --train.batch?); see muster plan --help");
+  EXPECT_EQ(
+      refusal_of({"generate", "run", "--temprature", "0.5"}),
+      "command line: unknown option --temprature (did you mean --temperature?); see muster generate --help");
+  EXPECT_EQ(refusal_of({"prepare", "a", "--output", "b", "--lr", "1"}),
+            "command line: unknown option --lr; see muster prepare --help");
+  EXPECT_EQ(refusal_of({"train", "a.toml", "--quux"}),
+            "command line: unknown option --quux; see muster train --help");
 }
 
 TEST(CommandLine, keys_are_taken_by_the_commands_that_read_a_configuration) {
