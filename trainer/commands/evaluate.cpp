@@ -10,6 +10,7 @@
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/run_plan.hpp"
+#include "trainer/run/data_limits.hpp"
 #include "trainer/run/evaluation.hpp"
 #include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
@@ -38,18 +39,26 @@ int evaluate_command(const EvaluateOptions& options) {
     agree(comm, "planning",
           [&] { refuse_if_too_large(planned, machine.device(), comm.size(), comm.local_size()); });
     Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
+    agree(comm, "looking at the data", [&] {
+      data.refuse_single_tokens(config, Split::validation);
+      if (comm.rank() != 0) return;
+      for (const std::string& line : limits_of_evaluation(loader, config)) fmt::print(stderr, "{}\n", line);
+    });
     // All ranks take the same one, also while a training run saves another.
-    std::optional<std::int64_t> step = options.checkpoint;
-    if (!step)
-      step = newest_complete(comm, RunFolder(config.run.dir).checkpoints(), Trust::used,
+    const auto newest = [&] {
+      return newest_complete(comm, RunFolder(config.run.dir).checkpoints(), Trust::used,
                              [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
-    const TrainedModel model = agree(comm, "loading the checkpoint", [&] {
-      TrainedModel loaded(config, step, plan, plan.arena_bytes, machine);
-      if (loaded.tokenizer() != data.info().tokenizer)
+    };
+    const auto load = [&](std::optional<std::int64_t> step) {
+      return agree(comm, "loading the checkpoint",
+                   [&] { return TrainedModel(config, step, plan, plan.arena_bytes, machine); });
+    };
+    const TrainedModel model = load_asked_or_newest(options.checkpoint, newest, load);
+    agree(comm, "comparing the tokenizers", [&] {
+      if (model.tokenizer() != data.info().tokenizer)
         throw UserError(
             "{} was trained with another tokenizer than that of {}: prepare the text with its own",
-            loaded.path(), config.data.sources().front().path);
-      return loaded;
+            model.path(), config.data.sources().front().path);
     });
     Evaluation evaluation(config, plan, loader, comm, machine);
     check_as_planned(machine.account(), planned);

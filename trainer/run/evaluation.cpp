@@ -6,6 +6,8 @@
 
 #include "comm/agree.hpp"
 #include "comm/reduction.hpp"
+#include "core/error.hpp"
+#include "core/text.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/inputs.hpp"
 
@@ -80,7 +82,14 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
     losses.push_back(leaf.loss);
     total.targets += leaf.targets;
   }
-  if (total.targets > 0) total.loss = tree_sum(losses) / static_cast<double>(total.targets);
+  agree(comm_, "evaluating", [&] {
+    if (total.targets == 0)
+      throw UserError(
+          "the {} windows of held-out text hold no target: every document there is a single token; prepare "
+          "other text, or set eval.every = 0",
+          windows_);
+  });
+  total.loss = plain_nan(tree_sum(losses) / static_cast<double>(total.targets));
   return total;
 }
 

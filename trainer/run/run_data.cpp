@@ -47,6 +47,19 @@ bool RunData::has_validation(const Config& config) const {
   return false;
 }
 
+void RunData::refuse_single_tokens(const Config& config, Split split) const {
+  if (!config.data.documents) return;
+  const std::size_t read = split == Split::validation ? 1 : datasets_.size();
+  for (std::size_t k = 0; k < read; ++k) {
+    const SplitInfo& info = datasets_[k]->info().split(split);
+    if (info.tokens() == 0 || info.documents() < info.tokens()) continue;
+    throw UserError(
+        "each document of the {} split of {} is a single token, so that there is nothing to learn with "
+        "data.documents = true: prepare other text, or set data.documents = false",
+        name_of(split), datasets_[k]->folder());
+  }
+}
+
 std::vector<Loader::Source> RunData::sources(const Config& config) const {
   std::vector<Loader::Source> sources;
   for (std::size_t i = 0; i < datasets_.size(); ++i)

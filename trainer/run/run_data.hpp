@@ -34,6 +34,9 @@ class RunData {
   // Whether the first source holds out text enough for an evaluation.
   bool has_validation(const Config& config) const;
 
+  // Throws UserError where documents are apart and none of them has a second token, which the first could predict.
+  void refuse_single_tokens(const Config& config, Split split) const;
+
   Loader training(const Config& config, MemoryAccount& account) const;
   // Of the first source.
   Loader validation(const Config& config, MemoryAccount& account) const;

@@ -26,8 +26,10 @@
 #include "trainer/metrics/progress.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/report.hpp"
+#include "trainer/run/data_limits.hpp"
 #include "trainer/run/fitting_plan.hpp"
 #include "trainer/run/matrix_peak.hpp"
+#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/ranks_alike.hpp"
 #include "trainer/run/resume.hpp"
 #include "trainer/run/run_data.hpp"
@@ -48,10 +50,11 @@ double seconds_since(Clock::time_point start) {
 // What this rank computes with, where that is the processor.
 std::string describe_cores() {
   const InstructionSet best = instruction_sets_of_processor().back(), used = instruction_set();
+  const std::string quota = describe_quota();
   return fmt::format(
-      "instruction set {}{}, {} thread{} a rank", spelling(used),
+      "instruction set {}{}, {} thread{} a rank{}", spelling(used),
       used == best ? "" : fmt::format(" (MUSTER_INSTRUCTION_SET; there is {})", spelling(best)),
-      thread_count(), thread_count() == 1 ? "" : "s");
+      thread_count(), thread_count() == 1 ? "" : "s", quota.empty() ? "" : "; " + quota);
 }
 
 class TrainingRun {
@@ -112,7 +115,8 @@ class TrainingRun {
   std::optional<MetricsFile> metrics_;
   TimeLeft time_left_;
   std::int64_t skipped_ = 0, merged_documents_ = 0;
-  std::int64_t diverged_ = 0;  // steps in a row whose loss or gradient was not finite
+  std::int64_t empty_ = 0, empty_in_a_row_ = 0;  // of the skipped: without any target
+  std::int64_t diverged_ = 0;                    // steps in a row whose loss or gradient was not finite
   std::uint64_t steps_taken_ = 0, sent_ = 0, sent_before_ = 0;  // by this process
   std::int64_t saved_step_ = -1;
   EvaluationResult evaluated_;
@@ -181,6 +185,8 @@ void TrainingRun::refuse_what_cannot_go_on() const {
   std::optional<std::int64_t> newest;
   if (!config_.run.fresh) newest = newest_complete(comm_, folder, Trust::sizes, [](const std::string&) {});
   agree(comm_, "comparing with the run", [&] {
+    data_.refuse_single_tokens(config_, Split::train);
+    if (config_.eval.every > 0) data_.refuse_single_tokens(config_, Split::validation);
     std::optional<Checkpoint> checkpoint;
     try {
       if (newest) checkpoint = Checkpoint::open(checkpoint_path(folder, *newest), Trust::sizes);
@@ -244,12 +250,13 @@ void TrainingRun::tell_data() const {
                human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
                config_.train.steps);
   }
-  if (const std::int64_t dropped = training_loader_.dropped_tokens(); dropped > 0)
-    log_->info("data: {} tokens at the ends of shards fill no sample", dropped);
+  for (const std::string& line : limits_of_training(training_loader_, config_)) log_->info("{}", line);
 }
 
 void TrainingRun::prepare_evaluation() {
   validation_loader_.emplace(data_.validation(config_, machine_.host_account()));
+  if (rank_0())
+    for (const std::string& line : limits_of_evaluation(*validation_loader_, config_)) log_->info("{}", line);
   evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, machine_);
 }
 
@@ -378,12 +385,22 @@ RunResult TrainingRun::run() {
         "them",
         Loader::max_documents(1, training_loader_.options()), merged_documents_);
   if (rank_0()) {
-    if (skipped_ > 0) log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_);
+    if (skipped_ > empty_)
+      log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_ - empty_);
+    if (empty_ > 0) log_->warn("{} steps were skipped: their batches held no target", empty_);
     log_->info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
                result.interrupted ? "stopped" : "done", progress_.step, config_.train.steps,
                human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_),
                human_bytes(machine_.device().held_bytes()));
   }
+  agree(comm_, "looking at what was trained", [&] {
+    if (steps_taken_ > 0 && progress_.step == config_.train.steps && progress_.updates == 0)
+      throw UserError(
+          "none of the {} steps changed the model (the lines before say why): start another run.dir, with "
+          "other text "
+          "or a smaller optimizer.lr",
+          progress_.step);
+  });
   result.progress = progress_;
   result.evaluation = evaluated_;
   return result;
@@ -408,6 +425,8 @@ void TrainingRun::evaluate() {
 void TrainingRun::record(const StepResult& result, double step_seconds, double total_seconds) {
   skipped_ += result.skipped ? 1 : 0;
   diverged_ = result.skipped && result.targets > 0 ? diverged_ + 1 : 0;
+  empty_ += result.targets == 0 ? 1 : 0;
+  empty_in_a_row_ = result.targets == 0 ? empty_in_a_row_ + 1 : 0;
   merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
@@ -428,6 +447,9 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   record.eval_loss = std::exchange(fresh_eval_loss_, std::nullopt);
   attempt_.check_current();
   metrics_->append(record);
+  if (result.targets == 0)
+    log_->warn("step {} is skipped: its batch holds no target, each document in it is a single token",
+               record.step);
   log_->info("{}", progress_line(record, config_.train.steps,
                                  time_left_.after_step(record.step, config_.train.steps, total_seconds)));
   if (record.eval_loss) {
@@ -440,8 +462,13 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
 // Skipped steps change no parameter: where every batch ends so, it will for ever.
 void TrainingRun::refuse_to_waste() {
   constexpr std::int64_t most = 100;
-  if (diverged_ < most) return;
+  if (std::max(diverged_, empty_in_a_row_) < most) return;
   agree(comm_, "looking at the loss", [&] {
+    if (empty_in_a_row_ >= most)
+      throw UserError(
+          "the batches of the last {} steps, to {}, held no target, each document in them is a single token: "
+          "prepare other text",
+          most, progress_.step);
     throw UserError(
         "the loss or gradient of the last {} steps, to {}, was not finite: the run has diverged; start "
         "another run.dir with a smaller optimizer.lr or a longer schedule.warmup",

@@ -4,6 +4,7 @@
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace muster {
 
@@ -87,8 +88,8 @@ StepResult TrainingStep::finish(Progress& progress) {
   progress.updates = outcome.updates;
   progress.targets += outcome.targets;
   StepResult result;
-  result.loss = outcome.loss;
-  result.grad_norm = outcome.grad_norm;
+  result.loss = plain_nan(outcome.loss);
+  result.grad_norm = plain_nan(outcome.grad_norm);
   result.targets = outcome.targets;
   result.skipped = outcome.skipped != 0;
   result.clipped = outcome.clipped != 0;
