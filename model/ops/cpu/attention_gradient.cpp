@@ -149,6 +149,7 @@ class HeadGradient {
       pack_depth(d_o, t.o_row, count, rows, size(), work_.d_o_depth, stride());
     }
     std::fill_n(work_.dq, rows * stride(), 0.0f);
+    some_large_ = false;
     for (std::int64_t i = 0; i < rows; ++i) {
       Floats products{};
       if (i < count)
@@ -157,6 +158,7 @@ class HeadGradient {
                          load_columns(o + i * t.o_row + c, size() - c), products);
       work_.delta[i] = sum(products);
       work_.lse[i] = i < count && !is_large(lse[i]) ? lse[i] * log2_e : 0;
+      some_large_ = some_large_ || (i < count && is_large(lse[i]));
       work_.ranges[i] = i < count ? mask_.keys_of(sample, first + i) : KeyRange{};
     }
   }
@@ -202,8 +204,7 @@ class HeadGradient {
                              Right<Unit>{work_.values_transposed + j * transposed_panel, panel}, rows, panel,
                              depth, work_.slopes + j, score_row);
     }
-    for (std::int64_t r = 0; r < rows && i + r < count_; ++r)
-      if (is_large(lse_[i + r])) subtract_lse(work_.scores + r * score_row, columns, lse_[i + r]);
+    if (some_large_) subtract_large_lse(i, rows, columns);
     for (std::int64_t r = 0; r < rows; r += 2) {
       const KeyRange a = work_.ranges[i + r], b = work_.ranges[i + r + 1];
       const bool whole = std::max(a.begin, b.begin) <= key && std::min(a.end, b.end) >= key + columns;
@@ -228,11 +229,17 @@ class HeadGradient {
 
   static bool is_large(float lse) { return std::abs(lse) > large_score; }
 
-  // Leaves a score that is already what it is to lse, rounded as lse was; the work's own lse is then 0.
-  void subtract_lse(float* scores, std::int64_t columns, float lse) const {
+  // Of the rows whose lse is large: leaves scores that are already what they are to it, rounded as it was. The work's own
+  // lse of these rows is 0.
+  [[gnu::noinline]] void subtract_large_lse(std::int64_t i, std::int64_t rows, std::int64_t columns) const {
     const float scale = shape_.scale();
-    for (std::int64_t j = 0; j < columns; j += lanes)
-      store(scores + j, (load(scores + j) * scale - lse) * (1 / scale));
+    for (std::int64_t r = 0; r < rows && i + r < count_; ++r) {
+      const float lse = lse_[i + r];
+      float* scores = work_.scores + r * score_row;
+      if (!is_large(lse)) continue;
+      for (std::int64_t j = 0; j < columns; j += lanes)
+        store(scores + j, (load(scores + j) * scale - lse) * (1 / scale));
+    }
   }
 
   // P and dS of the rows i + r and i + r + 1 from their scores and from d o . v.
@@ -288,6 +295,7 @@ class HeadGradient {
   const Workspace<Unit>& work_;
   std::int64_t sample_ = 0, head_ = 0, first_ = 0, count_ = 0;
   const float* lse_ = nullptr;  // of the queries
+  bool some_large_ = false;
 };
 
 // Zeroes the columns of a source's gradient that hold no head.
