@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <map>
 #include <memory>
@@ -414,6 +415,54 @@ TEST_F(TrainingRun, skips_and_counts_steps_whose_loss_is_not_finite) {
   ASSERT_EQ(records.size(), 6u);
   for (std::size_t step = 0; step < 6; ++step) EXPECT_EQ(records[step]["skipped"], step > 0) << step;
   EXPECT_TRUE(records[5]["loss"].is_null());
+}
+
+// Token files of one token each, and one of two: where documents are apart, one target in all.
+TEST_F(TrainingRun, names_the_steps_whose_batches_hold_no_target) {
+  std::vector<std::string> files = {write("tokens/first.bin", std::string("\1\0\2\0", 4))};
+  for (int file = 0; file < 400; ++file)
+    files.push_back(write("tokens/" + std::to_string(file) + ".bin", std::string("\3\0", 2)));
+  PrepareOptions options;
+  options.validation = 0;
+  options.vocabulary = 10;
+  options.token_type = "u16";
+  prepare(files, path("tokens/data"), options);
+  Config sparse = config("run");
+  sparse.data.path = path("tokens/data");
+  sparse.eval.every = 0;
+  const RunResult result = run(sparse);
+  const std::string log = read_text(RunFolder(path("run")).log(0));
+  std::int64_t empty = 0;
+  for (const nlohmann::json& record : metrics("run")) {
+    const std::string told =
+        fmt::format("step {} is skipped: its batch holds no target", record["step"].get<int>());
+    EXPECT_EQ(record["skipped"], record["targets"] == 0);
+    EXPECT_EQ(log.find(told) != std::string::npos, record["targets"] == 0) << told;
+    empty += record["targets"] == 0 ? 1 : 0;
+  }
+  EXPECT_GT(empty, 0);
+  EXPECT_EQ(result.progress.updates, 6 - empty);
+  EXPECT_NE(log.find(fmt::format("{} steps were skipped: their batches held no target", empty)),
+            std::string::npos);
+  EXPECT_EQ(log.find("not finite"), std::string::npos);
+
+  files.erase(files.begin());
+  prepare(files, path("tokens/single"), options);
+  sparse.data.path = path("tokens/single");
+  sparse.run.dir = path("none");
+  EXPECT_TRUE(
+      tells(message_of([&] { run(sparse); }), {path("tokens/single"), "single token", "data.documents"}));
+  EXPECT_FALSE(std::filesystem::exists(path("none")));
+}
+
+TEST_F(TrainingRun, tells_at_its_start_what_it_leaves_out) {
+  Config parts = config("run");
+  parts.eval.windows = 2;
+  run(parts);
+  const std::string log = read_text(RunFolder(path("run")).log(0));
+  for (const char* told : {"documents are cut where a sample ends", "fill no sample and are left out",
+                           "held out: the first 2 of "})
+    EXPECT_LT(log.find(told), log.find("1/6")) << told;
 }
 
 TEST_F(TrainingRun, that_has_diverged_ends_and_keeps_the_checkpoints_from_before) {

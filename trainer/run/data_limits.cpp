@@ -8,7 +8,7 @@ namespace muster {
 namespace {
 
 std::string share(std::uint64_t part, std::uint64_t whole) {
-  return fmt::format("{} of {} ({:.2g}%)", part, whole,
+  return fmt::format("{} of {} ({:.3g}%)", part, whole,
                      whole == 0 ? 0 : 100 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
