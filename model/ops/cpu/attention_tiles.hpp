@@ -29,7 +29,7 @@ constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
 // Rows and vectors in a row of a tile, so that its sums stay in registers.
-inline constexpr int tile_rows = MUSTER_AVX512 ? 8 : 4;
+inline constexpr int tile_rows = MUSTER_AVX512 || MUSTER_NEON ? 8 : 4;
 inline constexpr int tile_vectors = 2;
 // Rows of A that are computed together, and columns of a panel of B.
 inline constexpr std::int64_t block_rows = 32;

@@ -34,8 +34,10 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#define MUSTER_NEON 0
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#define MUSTER_NEON 1
 #endif
 
 #define MUSTER_INLINE [[gnu::always_inline]] inline

@@ -30,10 +30,12 @@ struct Tile {
   std::int64_t m = 0, n = 0;
 };
 
-// Whether units of A's rows are 32 bits of memory side by side.
+// Whether units of A's rows are 32 bits of memory side by side, and are multiplied from there: NEON takes them out of
+// registers that a packed panel fills at once.
 template <class T>
 bool reads_in_place(const MatrixView& a, std::int64_t k) {
-  return sizeof(T) * unit_depth<T> == sizeof(float) && a.column_stride == 1 && k % unit_depth<T> == 0;
+  return !MUSTER_NEON && sizeof(T) * unit_depth<T> == sizeof(float) && a.column_stride == 1 &&
+         k % unit_depth<T> == 0;
 }
 
 // To pack an element costs about as much as so many products.

@@ -11,45 +11,73 @@ MUSTER_BEGIN_ISA
 namespace muster::cpu::MUSTER_ISA {
 
 // Rows of a panel of A, and registers across a panel of B: as many sums as leave registers for a line of B and an
-// element of A; 24 of AVX-512's 32 registers, 12 of AVX2's 16. Four products of two registers need one more of each on
-// SSE2, which multiplies and adds apart.
-#if MUSTER_AVX512
+// element of A; 24 of the 32 registers of AVX-512 and NEON, 12 of AVX2's 16. Four products of two registers need one more of
+// each on SSE2, which multiplies and adds apart.
+#if MUSTER_AVX512 || MUSTER_NEON
 inline constexpr int panel_rows = 8, panel_vectors = 3;
-#elif MUSTER_AVX2 || defined(__aarch64__)
+#elif MUSTER_AVX2
 inline constexpr int panel_rows = 4, panel_vectors = 3;
 #else
 inline constexpr int panel_rows = 4, panel_vectors = 2;
 #endif
 inline constexpr int panel_columns = panel_vectors * static_cast<int>(lanes);
 
-// c + the product of two units (matmul_pack.hpp).
-template <class T>
-MUSTER_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+// c + the product of row `row` of the units (matmul_pack.hpp) of A at one depth and a register of B.
+template <class T, class Units>
+MUSTER_INLINE Floats multiply_add(const Units& a, int row, Floats b, Floats c) {
+  const Floats factor = broadcast(a[row]);
 #if MUSTER_BF16_PAIRS
   if constexpr (unit_depth<T> == 2)
     return reinterpret_cast<Floats>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(c), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+        reinterpret_cast<__m512>(c), reinterpret_cast<__m512bh>(factor), reinterpret_cast<__m512bh>(b)));
 #endif
-  return fma(a, b, c);
+  return fma(factor, b, c);
 }
 
-// Rows of A as pack_panels lays them, and as they lie in memory where a unit is 32 bits of it: unit u of row i.
+// Rows of A as pack_panels lays them.
+#if MUSTER_NEON
+// A multiply-add takes its factor out of any lane of a register: all rows fill two. Spread over a register each, they
+// would not fit beside the sums.
+struct UnitsOfRows {
+  float32x4_t fours[panel_rows / lanes];
+};
+
+template <class T>
+MUSTER_INLINE Floats multiply_add(const UnitsOfRows& a, int row, Floats b, Floats c) {
+  return reinterpret_cast<Floats>(vfmaq_laneq_f32(
+      reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(b), a.fours[row / lanes], row % lanes));
+}
+
 struct PackedRows {
   const float* units;
-  MUSTER_INLINE float operator()(std::int64_t i, std::int64_t u) const { return units[u * panel_rows + i]; }
+  MUSTER_INLINE UnitsOfRows at(std::int64_t u) const {
+    UnitsOfRows all;
+    for (int i = 0; i < panel_rows / lanes; ++i) all.fours[i] = vld1q_f32(units + u * panel_rows + i * lanes);
+    return all;
+  }
 };
+#else
+struct PackedRows {
+  const float* units;
+  MUSTER_INLINE const float* at(std::int64_t u) const { return units + u * panel_rows; }
+};
+#endif
+
+// Rows of A as they lie in memory, where a unit is 32 bits of it.
 template <class T>
 struct RowsInPlace {
   const T* first;
   std::int64_t stride;
-  MUSTER_INLINE float operator()(std::int64_t i, std::int64_t u) const {
+
+  MUSTER_INLINE float operator[](std::int64_t i) const {
     float unit;
-    std::memcpy(&unit, first + i * stride + u * unit_depth<T>, sizeof unit);
+    std::memcpy(&unit, first + i * stride, sizeof unit);
     return unit;
   }
+  MUSTER_INLINE RowsInPlace at(std::int64_t u) const { return {first + u * unit_depth<T>, stride}; }
 };
 
-// c[i][j] = (add ? c[i][j] : 0) + sum over u of a(i, u) b[u][j], for units of T; b is a packed panel.
+// c[i][j] = (add ? c[i][j] : 0) + sum over u of a.at(u)[i] b[u][j], for units of T; b is a packed panel.
 template <class T, class Rows>
 [[gnu::noinline]] void multiply_panels(const Rows a, const float* b, std::int64_t units, float* c,
                                        std::int64_t stride, bool add) {
@@ -66,12 +94,12 @@ template <class T, class Rows>
     Floats line[panel_vectors];
 #pragma GCC unroll 3
     for (int j = 0; j < panel_vectors; ++j) line[j] = load(b + j * lanes);
+    const auto units_of_rows = a.at(u);
 #pragma GCC unroll 8
-    for (int i = 0; i < panel_rows; ++i) {
-      const Floats factor = broadcast(a(i, u));
+    for (int i = 0; i < panel_rows; ++i)
 #pragma GCC unroll 3
-      for (int j = 0; j < panel_vectors; ++j) sums[i][j] = multiply_add<T>(factor, line[j], sums[i][j]);
-    }
+      for (int j = 0; j < panel_vectors; ++j)
+        sums[i][j] = multiply_add<T>(units_of_rows, i, line[j], sums[i][j]);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < panel_rows; ++i)

@@ -33,6 +33,9 @@ MUSTER_INLINE void philox_block(std::uint32_t first, const RandomStream& stream,
 #elif MUSTER_AVX2
     return reinterpret_cast<Wide>(
         _mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(static_cast<long long>(factor))));
+#elif MUSTER_NEON
+    return reinterpret_cast<Wide>(
+        vmull_n_u32(vmovn_u64(reinterpret_cast<uint64x2_t>(a)), static_cast<std::uint32_t>(factor)));
 #else
     return (a & 0xffffffffu) * factor;
 #endif

@@ -64,6 +64,8 @@ MUSTER_INLINE Floats widen(Halves bits) {
       reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
 #elif MUSTER_AVX2
   const auto words = reinterpret_cast<Words>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits)));
+#elif MUSTER_NEON
+  const auto words = reinterpret_cast<Words>(vmovl_u16(reinterpret_cast<uint16x4_t>(bits)));
 #else
   const Words words = __builtin_convertvector(bits, Words);
 #endif
@@ -147,7 +149,7 @@ MUSTER_INLINE Floats fma(Floats a, Floats b, Floats c) {
 #elif MUSTER_AVX2
   return reinterpret_cast<Floats>(
       _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
-#elif defined(__ARM_FEATURE_FMA)
+#elif MUSTER_NEON
   return reinterpret_cast<Floats>(vfmaq_f32(
       reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
 #else
