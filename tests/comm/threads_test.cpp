@@ -15,6 +15,7 @@
 #include "core/error.hpp"
 #include "core/stream.hpp"
 #include "tests/comm/behaviours.hpp"
+#include "tests/emulated.hpp"
 
 namespace muster {
 namespace {
@@ -128,8 +129,11 @@ void wait_for_rank_1_under_a_watchdog(double limit_seconds) {
   });
 }
 
+// What dies is a program of its own, begun anew, for this one may have threads. An emulator cannot start itself.
+void prepare_death_test() { testing::FLAGS_gtest_death_test_style = emulated() ? "fast" : "threadsafe"; }
+
 TEST(WatchdogDeathTest, names_rank_step_collective_and_peer_and_ends_all_ranks) {
-  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  prepare_death_test();
   EXPECT_EXIT(wait_for_rank_1_under_a_watchdog(0.3), testing::ExitedWithCode(75),
               "muster: rank [02] on .* in sum of the losses at step 41 for rank 1; ending all ranks\n");
 }
@@ -173,14 +177,14 @@ void wait_under_a_watchdog_for(std::function<void()> asked) {
 }
 
 TEST(WatchdogDeathTest, tells_of_a_failed_device_and_ends_all_ranks) {
-  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  prepare_death_test();
   EXPECT_EXIT(wait_under_a_watchdog_for([] { throw Defect("an illegal address"); }),
               testing::ExitedWithCode(1), "muster: rank 0 on .*: an illegal address; ending all ranks\n");
 }
 
 // As a driver does while another thread of the process waits in it for a lost peer.
 TEST(WatchdogDeathTest, ends_all_ranks_when_asking_the_device_blocks) {
-  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  prepare_death_test();
   EXPECT_EXIT(wait_under_a_watchdog_for([] { std::this_thread::sleep_for(std::chrono::seconds(60)); }),
               testing::ExitedWithCode(75),
               "muster: rank 0 on .*: its device has not answered for .*ending all ranks\n");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/parallel.hpp"
+#include "tests/emulated.hpp"
 
 namespace muster {
 namespace {
@@ -17,6 +18,7 @@ TEST(ArithmeticRate, runs_that_were_disturbed_do_not_count_as_long_as_a_quarter_
 }
 
 TEST(ArithmeticRate, every_loop_that_the_processor_has_runs_and_takes_a_tenth_of_a_millisecond_or_so) {
+  if (emulated()) GTEST_SKIP() << "an emulator's speed is not the processor's";
   for (const InstructionSet set : instruction_sets_of_processor())
     for (const DType type : {DType::f32, DType::bf16}) {
       const RegisterLoop loop = register_loop(set, type);
@@ -42,6 +44,7 @@ TEST(ArithmeticRate, no_set_is_much_slower_than_the_one_before_it) {
 
 // Each of them takes part, on however few cores; together they get no more than there is.
 TEST(ArithmeticRate, threads_share_the_cores) {
+  if (emulated()) GTEST_SKIP() << "an emulator's speed is not the processor's";
   const int before = thread_count();
   set_thread_count(1);
   const RegisterLoop loop = register_loop(instruction_set(), DType::f32);
