@@ -20,8 +20,9 @@ namespace muster {
 
 int evaluate_command(const EvaluateOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
-    Config config =
-        agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
+    Config config = agree(comm, "reading the configuration",
+                          // As one rank would: the result is that of any number.
+                          [&] { return for_ranks(read_config(options.run, options.overrides), 1); });
     set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();

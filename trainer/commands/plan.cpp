@@ -68,7 +68,7 @@ Outlook look_out(const PlanOptions& options, const Config& config, const RunPlan
 }  // namespace
 
 int plan_command(const PlanOptions& options) {
-  Config config = read_config(options.config, options.overrides);
+  Config config = for_ranks(read_config(options.config, options.overrides), options.ranks);
   std::uint64_t runtime = resident_bytes();
   std::uint64_t data_bytes = 0;
   if (is_prepared(config)) {

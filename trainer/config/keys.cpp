@@ -79,8 +79,10 @@ constexpr Key row(std::string_view name, KeyRule rule, OnResume on_resume, std::
 // Fixed on resume is whatever the samples, the random numbers or the arithmetic of an update depend on: a
 // resumed run must arrive where the undisturbed one arrives, so a change of these is a new run. What only
 // says how long, where and how comfortably it runs may change. The dataset may move to another path: the
-// checkpoint's manifest knows it by its content, not by its path.
-constexpr OnResume fixed = OnResume::fixed, may_change = OnResume::may_change;
+// checkpoint's manifest knows it by its content, not by its path. How a batch is divided is arithmetic, too, but fast
+// mode divides it by the ranks anyway.
+constexpr OnResume fixed = OnResume::fixed, fixed_if_invariant = OnResume::fixed_if_invariant,
+                   may_change = OnResume::may_change;
 
 constexpr auto run = &Config::run;
 constexpr auto model = &Config::model;
@@ -121,17 +123,17 @@ constexpr Key table[] = {
     row<model, &M::rope_base>("model.rope_base", above_0, fixed, "base of the rotary positions' wavelengths (llama)"),
     row<model, &M::norm_epsilon>("model.norm_epsilon", above_0, fixed, "added to the variance in LayerNorm and RMSNorm"),
 
-    row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote"),
-    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion"),
+    row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote; on resume the same data, which may lie elsewhere"),
+    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion; on resume the paths may change, data and weights may not"),
     row<data, &D::verify>("data.verify", anything, may_change, "what to check of the shards at the start: their sizes, or all bytes (full); auto: full up to 1 GiB"),
     row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders"),
 
     row<train, &T::steps>("train.steps", count_from_1, may_change, "updates to make; the schedule ends there"),
     row<train, &T::batch>("train.batch", count_from_1, fixed, "sequences of a step, over all ranks"),
     row<train, &T::sequence>("train.sequence", count_from_1, fixed, "tokens of a sequence"),
-    row<train, &T::shards>("train.shards", power_of_two, fixed, "parts of a batch that are summed over a fixed tree; at least the number of ranks in invariant mode"),
-    row<train, &T::micro_batch>("train.micro_batch", count, fixed, "sequences computed at once; divides batch / shards; 0: batch / shards"),
-    row<train, &T::reduction>("train.reduction", anything, fixed, "invariant: the same bits on any number of ranks; fast: any order of summing"),
+    row<train, &T::shards>("train.shards", power_of_two, fixed_if_invariant, "invariant: parts of a batch that are summed over a fixed tree, at least the number of ranks; fast: only train.micro_batch = 0 looks at it"),
+    row<train, &T::micro_batch>("train.micro_batch", count, fixed_if_invariant, "sequences computed at once; divides batch / shards (invariant) or batch (fast); 0: batch / shards, in fast mode less where that gives the ranks more even work"),
+    row<train, &T::reduction>("train.reduction", anything, fixed, "invariant: the same bits on any number of ranks; fast: any order of summing, any number of ranks up to train.batch"),
     row<train, &T::sharding>("train.sharding", zero_or_one, may_change, "1: optimizer state divided among the ranks; 0: every rank holds all of it"),
     row<train, &T::recompute>("train.recompute", anything, may_change, "what backward computes again instead of keeping: nothing, norms and activation functions, or whole blocks"),
 
@@ -238,6 +240,11 @@ std::string toml_text(std::string_view text) {
 }  // namespace
 
 std::span<const Key> keys() { return table; }
+
+bool may_change_on_resume(const Key& key, const Config& config) {
+  if (key.on_resume == OnResume::fixed_if_invariant) return config.train.reduction == Reduction::fast;
+  return key.on_resume == OnResume::may_change;
+}
 
 void refuse_value(const Key& key, std::string_view shown, std::string_view where) {
   throw UserError("{}: {} = {} will not do; it must be {}", where, key.name, shown, expectation(key));

@@ -206,7 +206,7 @@ std::vector<const Key*> changed_keys(const Config& before, const Config& after) 
 
 void refuse_fixed_changes(const Config& before, const Config& after) {
   for (const Key* key : changed_keys(before, after)) {
-    if (key->on_resume == OnResume::may_change) continue;
+    if (may_change_on_resume(*key, before)) continue;
     throw UserError(
         "{} may not change on resume: the run in {} has {}, now it is {}; restore it, or start a new run "
         "with another run.dir",
