@@ -1,7 +1,6 @@
 // The program: reads the command line, runs the command, and turns its failure into one line and an exit
 // code.
 
-#include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
@@ -9,26 +8,15 @@
 #include "core/error.hpp"
 #include "trainer/cli/command_line.hpp"
 #include "trainer/failure.hpp"
-
-namespace {
-
-// All ranks read the same command line, so the first of those that a launcher started speaks for them.
-bool speaks_for_all_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    if (const char* rank = std::getenv(name)) return std::string(rank) == "0";
-  }
-  return true;
-}
-
-}  // namespace
+#include "trainer/launcher.hpp"
 
 int main(int count, char** values) {
   muster::Command command;
   try {
     command = muster::read_command_line(std::vector<std::string>(values + 1, values + count));
   } catch (const std::exception& error) {
-    return speaks_for_all_ranks() ? muster::report_failure(error)
-                                  : static_cast<int>(muster::ExitCode::user_error);
+    return muster::speaks_for_all_ranks() ? muster::report_failure(error)
+                                          : static_cast<int>(muster::ExitCode::user_error);
   }
   try {
     return command();

@@ -145,6 +145,21 @@ class Ranks(unittest.TestCase):
         for mine, wanted in zip(losses, whole):
             self.assertLess(abs(mine - wanted), 1e-3 * wanted)
 
+    def test_processes_of_another_mpis_launcher_are_refused_before_anything_is_written(self):
+        folder = self.room / "foreign"
+        environments = [{"PMI_RANK": rank, "PMI_SIZE": "2"} for rank in "01"]
+        environments += [{"SLURM_PROCID": rank, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"} for rank in "01"]
+        complaints = []
+        for environment in environments:
+            done = subprocess.run([muster.BINARY, "train", self.config, f"--run.dir={folder}"], capture_output=True,
+                                  text=True, errors="replace", env={**muster.mpi_environment(), **environment})
+            self.assertEqual(done.returncode, muster.USER_ERROR, done)
+            complaints += muster.Finished(done.returncode, done.stdout, done.stderr).complaints()
+        self.assertEqual(len(complaints), 2, "the first process of each launcher speaks")
+        self.assertIn("PMI_SIZE", complaints[0])
+        self.assertIn("--mpi=pmix", complaints[1])
+        self.assertFalse(folder.exists())
+
     def test_ranks_with_unlike_instruction_sets_are_refused_with_the_remedy(self):
         least = "sse2" if os.uname().machine == "x86_64" else "neon"
         options = ["train", self.config, f"--run.dir={self.room / 'unlike'}", "--run.device=cpu"]

@@ -39,6 +39,7 @@ struct RunConfig {
   DeviceChoice device = DeviceChoice::automatic;
   Precision precision = Precision::f32;
   bool fresh = false;
+  bool takeover = false;
   double time_limit = 0;     // seconds; 0: none
   std::int64_t threads = 0;  // of a rank; 0: cores of the host / its ranks
   double watchdog = 300;     // seconds; 0: off

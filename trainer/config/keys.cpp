@@ -105,6 +105,7 @@ constexpr Key table[] = {
     row<run, &R::device>("run.device", anything, may_change, "where to compute; auto takes a GPU if this build and machine have one"),
     row<run, &R::precision>("run.precision", anything, fixed, "of activations and matrix products; bf16 keeps f32 master weights and sums"),
     row<run, &R::fresh>("run.fresh", anything, may_change, "start anew and want an empty folder instead of resuming"),
+    row<run, &R::takeover>("run.takeover", anything, may_change, "start although another process on this host still trains in run.dir, which then ends"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
     row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, divided by the ranks that share them"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),

@@ -27,6 +27,7 @@
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/fitting_plan.hpp"
+#include "trainer/run/living_attempt.hpp"
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/ranks_alike.hpp"
 #include "trainer/run/resume.hpp"
@@ -129,7 +130,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
       told_(std::exchange(config_, for_ranks(config_, comm_.size()))),
       fingerprint_(agree_on_fingerprint()),
-      plan_(fitting_plan(config_, host.ranks, machine_, data_.memory(config_))),
+      plan_(fitting_plan(told_, host.ranks, machine_, data_.memory(config_))),
       folder_(config_.run.dir),
       attempt_(begin_attempt()),
       log_(open_log()),
@@ -209,6 +210,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
 Attempt TrainingRun::begin_attempt() {
   refuse_unlike_ranks(comm_, config_, data_);
   refuse_what_cannot_go_on();
+  if (!config_.run.takeover) refuse_while_another_lives(comm_, folder_);
   const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
     if (!rank_0()) return 0;
     if (config_.run.fresh) folder_.require_empty();

@@ -281,17 +281,37 @@ TEST(Config, a_run_folder_reads_as_its_own_configuration) {
   std::filesystem::create_directories(folder);
   Config config = resolved();
   config.run.dir = "elsewhere";
-  config.run.fresh = true;
+  config.run.fresh = config.run.takeover = true;
   write_text_atomically((folder / "config.toml").string(), to_toml(config));
   const Config again = read_config(folder.string(), {});
   EXPECT_EQ(again.run.dir, folder.string());
   EXPECT_FALSE(again.run.fresh);
+  EXPECT_FALSE(again.run.takeover);
 
   write_text_atomically((folder / "small.toml").string(), "");
   EXPECT_EQ(read_config((folder / "small.toml").string(), {}).run.dir, "runs/small");
   std::filesystem::remove_all(folder);
   EXPECT_EQ(refusal([&] { read_config("no/such.toml", {}); }),
             "cannot open no/such.toml: No such file or directory: check the path");
+}
+
+TEST(Config, keeps_where_data_lie_wherever_it_is_read_from) {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / "muster_config_paths_test";
+  std::filesystem::create_directories(folder / "run");
+  const std::string here = std::filesystem::current_path().string(), file = (folder / "small.toml").string();
+  const std::string text = "[data]\npath = \"./data/notes/\"\n";
+  write_text_atomically(file, text);
+  const Config config = read_config(file, {});
+  EXPECT_EQ(config.data.path, here + "/data/notes/");
+  EXPECT_EQ(read_text(file), text);
+  write_text_atomically((folder / "run/config.toml").string(), to_toml(config));
+  EXPECT_EQ(read_config((folder / "run").string(), {}).data.path, config.data.path);
+  const std::vector<Override> moved = {{"data.path", "../elsewhere"}};
+  EXPECT_EQ(read_config((folder / "run").string(), moved).data.path, here + "/../elsewhere");
+
+  write_text_atomically(file, "[[data.source]]\npath = \"a\"\n[[data.source]]\npath = \"/b\"\n");
+  EXPECT_EQ(read_config(file, {}).data.sources(), (std::vector<DataSource>{{here + "/a", 1}, {"/b", 1}}));
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Config, only_keys_that_leave_the_updates_alone_may_change_on_resume) {
@@ -309,10 +329,10 @@ TEST(Config, only_keys_that_leave_the_updates_alone_may_change_on_resume) {
   EXPECT_EQ(refusal([&] { refuse_fixed_changes(before, after); }).substr(0, 44),
             "optimizer.lr may not change on resume: the r");
   const std::set<std::string_view> free = {
-      "run.dir",          "run.device",      "run.fresh",      "run.time_limit",
-      "run.threads",      "run.watchdog",    "data.path",      "data.source",
-      "data.verify",      "train.steps",     "train.sharding", "train.recompute",
-      "checkpoint.every", "checkpoint.keep", "eval.every",     "eval.windows"};
+      "run.dir",     "run.device",     "run.fresh",       "run.time_limit",   "run.takeover",
+      "run.threads", "run.watchdog",   "data.path",       "data.source",      "data.verify",
+      "train.steps", "train.sharding", "train.recompute", "checkpoint.every", "checkpoint.keep",
+      "eval.every",  "eval.windows"};
   Config invariant = before;
   invariant.train.reduction = Reduction::invariant;
   for (const Key& key : keys()) {
