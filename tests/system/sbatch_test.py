@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "train.sbatch"
 SRUN = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$ROOM/srun"
 save() { [ -z "$SAVES" ] || echo "[12:00:00] saved runs/a/checkpoints/step-00000010 (1.2 MiB, 0.1 s)"; }
-trap 'save; echo told >> "$ROOM/told"; exit 85' USR1
+trap 'save; echo told >> "$ROOM/told"; exit 85' USR1 TERM
 echo "a line of the log"
 [ -z "$CODE" ] || { save; exit "$CODE"; }
 echo $PPID > "$ROOM/started"
@@ -107,6 +107,15 @@ class Sbatch(unittest.TestCase):
                 code, requeued, log = self.finish(process)
                 self.assertEqual((code, requeued), (85, False), log)
                 self.assertIn("by hand", log)
+
+    def test_a_cancelled_job_whose_processes_are_all_told_is_logged_to_its_end_and_not_queued_again(self):
+        process = self.start(left="1:00:00")
+        self.wait_for("started")
+        os.killpg(process.pid, signal.SIGTERM)
+        code, requeued, log = self.finish(process)
+        self.assertEqual((code, requeued), (85, False), log)
+        self.assertIn("saved runs/a", log)
+        self.assertIn("by hand", log)
 
     def test_ranks_that_were_told_by_others_are_not_queued_again(self):
         code, requeued, log = self.finish(self.start(code=85))
