@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <optional>
+#include <sstream>
 #include <unistd.h>
 
 namespace muster {
@@ -116,11 +118,29 @@ std::string host_name() {
   return name.data();
 }
 
-std::string host_identity() {
+std::string host_identity() { return host_name() + " " + boot_id(); }
+
+std::string boot_id() {
   std::ifstream file("/proc/sys/kernel/random/boot_id");
   std::string boot;
   file >> boot;
-  return host_name() + " " + boot;
+  return boot;
+}
+
+// Source: proc(5). The second field, in parentheses, is a name that may hold anything.
+std::optional<std::uint64_t> start_of_process(std::int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return std::nullopt;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string state, skipped;
+  fields >> state;
+  constexpr int fields_between = 18;  // of the third, state, and the twenty-second, starttime
+  for (int i = 0; i < fields_between; ++i) fields >> skipped;
+  std::uint64_t start = 0;
+  if (!(fields >> start) || state == "Z" || state == "X") return std::nullopt;
+  return start;
 }
 
 std::uint64_t available_host_bytes() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <string>
 
 namespace muster {
@@ -13,6 +14,14 @@ std::string host_name();  // "unknown" if it has none
 // Of no other host, also where all of them call themselves "localhost": its name, and the id that its system drew when
 // it started.
 std::string host_identity();
+
+// The id that this host's system drew when it started; empty where it tells none.
+std::string boot_id();
+
+// When the process of this host started, in ticks since the host did; none where there is no such process, or one that
+// has ended and only waits for its parent to notice. With boot_id() and its number it names a process for ever: numbers
+// come again, in a container that is restarted even the same ones.
+std::optional<std::uint64_t> start_of_process(std::int64_t pid);
 
 // The lesser of the memory that the system calls available and what the control groups (container, batch job)
 // leave.

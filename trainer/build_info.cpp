@@ -55,14 +55,6 @@ std::string instruction_sets(Chooser chooser) {
   return text;
 }
 
-std::string mpi_version() {
-  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
-  int length = 0;
-  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return "unknown";
-  const std::string whole(text.data());
-  return whole.substr(0, std::min(whole.find(','), whole.find('\n')));
-}
-
 std::string hdf5_version() {
   unsigned major = 0, minor = 0, patch = 0;
   if (H5get_libversion(&major, &minor, &patch) < 0) return "unknown";
@@ -86,6 +78,14 @@ std::string dnnl_version_text() {
 }
 
 }  // namespace
+
+std::string mpi_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return "unknown";
+  const std::string whole(text.data());
+  return whole.substr(0, std::min(whole.find(','), whole.find('\n')));
+}
 
 std::string version() { return MUSTER_VERSION; }
 std::string backends() { return MUSTER_BACKENDS; }

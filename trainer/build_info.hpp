@@ -16,6 +16,8 @@ extern const std::array<char, 32> commit_text;
 inline std::string commit() { return commit_text.data(); }
 std::string backends();  // "cpu, cuda (sm 80, 90, 100 with nccl and cudnn)"
 
+std::string mpi_version();  // "Open MPI v4.1.4"
+
 // What --version prints.
 std::string describe_build();
 

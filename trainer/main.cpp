@@ -7,8 +7,8 @@
 
 #include "core/error.hpp"
 #include "trainer/cli/command_line.hpp"
-#include "trainer/cli/launcher.hpp"
 #include "trainer/failure.hpp"
+#include "trainer/launcher.hpp"
 
 int main(int count, char** values) {
   muster::Command command;

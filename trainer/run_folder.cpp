@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -81,8 +82,13 @@ Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
     if (descriptor < 0)
       throw UserError("cannot create {}: {}; check the permissions and the space of run.dir", path,
                       std::strerror(errno));
-    const std::string text =
-        nlohmann::ordered_json{{"attempt", number}, {"host", host_name()}, {"pid", getpid()}}.dump() + "\n";
+    const std::string text = nlohmann::ordered_json{{"attempt", number},
+                                                    {"host", host_name()},
+                                                    {"pid", getpid()},
+                                                    {"started", start_of_process(getpid()).value_or(0)},
+                                                    {"boot", boot_id()}}
+                                 .dump() +
+                             "\n";
     const bool written = ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
     const int problem = errno;
     close(descriptor);
@@ -92,6 +98,13 @@ Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
     sync_path(folder.attempts());
     return attempt;
   }
+}
+
+std::optional<Attempt::Holder> Attempt::newest(const RunFolder& folder) {
+  std::error_code error;
+  if (!fs::exists(folder.attempts(), error)) return std::nullopt;
+  const std::int64_t number = newest_number(folder.attempts());
+  return Attempt(folder, number).holder(number);
 }
 
 Attempt Attempt::join(const RunFolder& folder, std::int64_t number) {
@@ -120,7 +133,9 @@ std::optional<Attempt::Holder> Attempt::holder(std::int64_t number) const {
   const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
   if (json.is_object() && json.contains("host") && json["host"].is_string()) holder.host = json["host"];
   if (json.is_object() && json.contains("pid") && json["pid"].is_number_integer()) holder.pid = json["pid"];
-  holder.alive = holder.pid > 0 && holder.host == host_name() && kill(static_cast<pid_t>(holder.pid), 0) == 0;
+  const bool of_this_host = json.is_object() && json.contains("boot") && json["boot"] == boot_id();
+  holder.alive = of_this_host && holder.pid != getpid() && json.contains("started") &&
+                 json["started"] == start_of_process(holder.pid).value_or(0);
   return holder;
 }
 

@@ -7,6 +7,10 @@
 // An attempt is one start of the program on the run; its number is taken with O_EXCL, so no two have the
 // same. The newest file in attempts/ is the run's lock: an older attempt whose ranks still live finds itself
 // superseded before it renames or appends anything, and stops.
+//
+// Whether the process of an attempt lives is told by its number, its start and the boot of its host: these are one process
+// and no other. (A lock by flock would go with the process, too; but disks of a network have it from a server, keep it for
+// a host that is gone, or have none.)
 #pragma once
 
 #include <cstdint>
@@ -44,7 +48,7 @@ class Attempt {
     std::int64_t number = 0;
     std::string host;
     std::int64_t pid = 0;
-    bool alive = false;  // known only for this host
+    bool alive = false;  // another process, which lives on this host; of other hosts that is not known
   };
 
   // Takes the next number in an existing run folder. `of_checkpoints` is the largest attempt that its checkpoints name:
@@ -53,6 +57,9 @@ class Attempt {
   static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
   // Throws UserError when this rank's run folder is another: one on its own host, say.
   static Attempt join(const RunFolder& folder, std::int64_t number);
+
+  // The newest attempt of a run that may not have any, nor a folder.
+  static std::optional<Holder> newest(const RunFolder& folder);
 
   std::int64_t number() const { return number_; }
   // The attempt before this one, if any: whom this one takes the run over from.

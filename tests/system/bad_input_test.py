@@ -227,7 +227,7 @@ class BadInput(unittest.TestCase):
 
     def test_a_model_that_cannot_fit_the_memory(self):
         self.train_refused({"model.width": 32768, "model.heads": 256, "model.layers": 100}, "this host leaves",
-                           "fewer train.shards")
+                           "no setting suffices", "smaller model")
 
     def test_an_unknown_key(self):
         self.train_refused({"train.step": 3}, "train.step", "did you mean train.steps?")

@@ -51,9 +51,12 @@ class Install(unittest.TestCase):
         srun = self.room / "programs/srun"
         srun.parent.mkdir()
         srun.write_text('#!/bin/sh\nwhile case $1 in -*) true;; *) false;; esac; do shift; done\nexec "$@"\n')
-        srun.chmod(0o755)
-        done = self.call("bash", self.share / "launch/train.sbatch", "--help",
-                         PATH=f"{srun.parent}:{self.program.parent}:{os.environ['PATH']}")
+        script = self.share / "launch/train.sbatch"
+        (srun.parent / "squeue").write_text("#!/bin/sh\necho UNLIMITED\n")
+        (srun.parent / "scontrol").write_text(f'#!/bin/sh\necho "   Command={script}"\n')
+        for program in srun.parent.iterdir():
+            program.chmod(0o755)
+        done = self.call("bash", script, "--help", SLURM_JOB_ID="7", PATH=f"{srun.parent}:{os.environ['PATH']}")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("muster train", done.stdout)
 

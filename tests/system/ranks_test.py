@@ -126,10 +126,39 @@ class Ranks(unittest.TestCase):
         # f32 sums in another order: 16 x 32 losses and products of at most 256 terms, far below 1e-6.
         settings = {"train.reduction": "fast", "train.steps": 1, "eval.every": 0}
         wanted = self.train(1, settings)[1][0]["loss"]
-        for ranks in (2, 4, 8):
+        for ranks in (2, 3, 4, 5, 8):
             with self.subTest(ranks=ranks):
                 loss = self.train(ranks, settings)[1][0]["loss"]
                 self.assertLessEqual(abs(loss - wanted), 1e-6 * wanted)
+
+    def test_a_fast_run_goes_on_with_ranks_that_do_not_divide_its_batch(self):
+        settings = {"train.reduction": "fast", "train.micro_batch": 0, "train.batch": 24, "eval.every": 0,
+                    "schedule.kind": "constant"}
+        whole = [r["loss"] for r in self.train(1, {**settings, "train.steps": 12})[1]]
+        folder, _ = self.train(2, {**settings, "train.steps": 4})
+        # As the README tells: the folder alone names the run. What the run was told may change with the ranks.
+        for ranks, more, steps in [(3, {}, 8), (5, {"train.micro_batch": 2}, 12)]:
+            done = muster.run(ranks, ["train", folder, *muster.keys({"train.steps": steps, **more})])
+            self.assertEqual(done.code, 0, done)
+        losses = [r["loss"] for r in muster.metrics(folder)]
+        self.assertEqual(len(losses), 12)
+        for mine, wanted in zip(losses, whole):
+            self.assertLess(abs(mine - wanted), 1e-3 * wanted)
+
+    def test_processes_of_another_mpis_launcher_are_refused_before_anything_is_written(self):
+        folder = self.room / "foreign"
+        environments = [{"PMI_RANK": rank, "PMI_SIZE": "2"} for rank in "01"]
+        environments += [{"SLURM_PROCID": rank, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"} for rank in "01"]
+        complaints = []
+        for environment in environments:
+            done = subprocess.run([muster.BINARY, "train", self.config, f"--run.dir={folder}"], capture_output=True,
+                                  text=True, errors="replace", env={**muster.mpi_environment(), **environment})
+            self.assertEqual(done.returncode, muster.USER_ERROR, done)
+            complaints += muster.Finished(done.returncode, done.stdout, done.stderr).complaints()
+        self.assertEqual(len(complaints), 2, "the first process of each launcher speaks")
+        self.assertIn("PMI_SIZE", complaints[0])
+        self.assertIn("--mpi=pmix", complaints[1])
+        self.assertFalse(folder.exists())
 
     def test_ranks_with_unlike_instruction_sets_are_refused_with_the_remedy(self):
         least = "sse2" if os.uname().machine == "x86_64" else "neon"
@@ -147,12 +176,13 @@ class Ranks(unittest.TestCase):
 
     def test_each_rank_sends_what_the_plan_says(self):
         # The trainer itself ends as a defect where it sends more; here the figures of the log are read.
-        for ranks in (2, 3, 8):
+        for ranks, reduction in [(2, "invariant"), (3, "invariant"), (8, "invariant"), (3, "fast"), (5, "fast")]:
             for sharding in (0, 1):
-                settings = {"train.steps": 2, "eval.every": 0, "train.sharding": sharding}
+                settings = {"train.steps": 2, "eval.every": 0, "train.sharding": sharding,
+                            "train.reduction": reduction}
                 folder, _ = self.train(ranks, settings)
                 for rank in range(ranks):
-                    with self.subTest(ranks=ranks, sharding=sharding, rank=rank):
+                    with self.subTest(ranks=ranks, reduction=reduction, sharding=sharding, rank=rank):
                         log = (Path(folder) / "log" / f"rank-{rank}.log").read_text()
                         sent, planned = map(int, re.search(r"sent (\d+) bytes in a step, planned (\d+)",
                                                            log).groups())

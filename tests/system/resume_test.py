@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 import unittest
 from pathlib import Path
@@ -185,7 +186,7 @@ class Resume(unittest.TestCase):
         self.assertEqual(len(sleepers), 2)
         for pid in sleepers:
             os.kill(pid, signal.SIGSTOP)
-        newer = self.start(run_dir, 3)
+        newer = self.start(run_dir, 3, {"run.takeover": True})
         self.wait_for_steps(newer, run_dir, 1, 3)
         for pid in sleepers:
             os.kill(pid, signal.SIGCONT)
@@ -196,6 +197,46 @@ class Resume(unittest.TestCase):
         done = muster.finish(newer)
         self.assertEqual(done.code, 0, done)
         self.assert_arrived(run_dir)
+
+    def test_a_second_start_leaves_the_first_in_peace(self):
+        run_dir = self.room / "twice"
+        first = self.start(run_dir, 2)
+        self.wait_for_steps(first, run_dir, 0, 3)
+        ranks = muster.ranks_of(first)
+        for pid in ranks:  # so that it lives longer than the second one waits
+            os.kill(pid, signal.SIGSTOP)
+        told = muster.finish(self.start(run_dir, 3))
+        for pid in ranks:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual(told.code, muster.USER_ERROR, told)
+        self.assertEqual(len(told.complaints()), 1, told)
+        self.assertIn("--run.takeover", told.complaints()[0])
+        self.assertTrue(any(f"pid {pid}" in told.complaints()[0] for pid in ranks), told)
+        self.assertEqual(attempts(run_dir), [1])
+        done = muster.finish(first)
+        self.assertEqual(done.code, 0, done)
+        self.assert_arrived(run_dir)
+
+    def test_a_run_goes_on_from_another_folder(self):
+        config = self.room.config("relative", CONFIG.format(steps=4, every=2, data="data"))
+        options = {"capture_output": True, "text": True, "errors": "replace"}
+        binary = os.path.abspath(muster.BINARY)
+        begun = subprocess.run([binary, "train", config, "--run.dir=relative-run"], cwd=self.room.path, **options)
+        self.assertEqual(begun.returncode, 0, begun.stdout + begun.stderr)
+        gone_on = subprocess.run([binary, "train", self.room / "relative-run", "--train.steps=6"], cwd="/", **options)
+        self.assertEqual(gone_on.returncode, 0, gone_on.stdout + gone_on.stderr)
+        self.assertEqual(len(muster.metrics(self.room / "relative-run")), 6)
+        self.assertIn('path = "data"', Path(config).read_text())
+
+        # Moved with its data, it is told where these are now.
+        (self.room / "moved").mkdir()
+        for name in ("data", "relative-run"):
+            shutil.copytree(self.room / name, self.room / "moved" / name)
+        run_dir = self.room / "moved" / "relative-run"
+        moved = subprocess.run([binary, "train", "relative-run", "--train.steps=8", "--data.path=data"],
+                               cwd=run_dir.parent, **options)
+        self.assertEqual(moved.returncode, 0, moved.stdout + moved.stderr)
+        self.assertIn(f'path = "{run_dir.parent / "data"}"', (run_dir / "config.toml").read_text())
 
     def test_a_run_that_is_taken_over_while_its_parameters_travel_ends_with_one_line(self):
         run_dir = self.room / "taken-over"

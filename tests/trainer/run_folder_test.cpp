@@ -1,17 +1,25 @@
 #include "trainer/run_folder.hpp"
 
 #include <array>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
+#include "comm/threads/ranks.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "trainer/build_info.hpp"
+#include "trainer/run/living_attempt.hpp"
 
 namespace muster {
 namespace {
@@ -75,13 +83,107 @@ TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
   EXPECT_TRUE(Attempt::join(folder, 2).still_current());
   ASSERT_TRUE(second.previous().has_value());
   EXPECT_EQ(second.previous()->pid, getpid());
-  EXPECT_TRUE(second.previous()->alive);
+  EXPECT_FALSE(second.previous()->alive) << "it is this very process";
   try {
     first.check_current();
     FAIL() << "the older attempt goes on";
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find("attempt 2 (host "), std::string::npos) << error.what();
   }
+}
+
+// A process of its own that has taken the run, until it is told to end.
+class Child {
+ public:
+  explicit Child(const RunFolder& folder) {
+    pid_ = fork();
+    if (pid_ != 0) return;
+    Attempt::begin(folder);
+    for (;;) pause();
+  }
+  ~Child() {
+    if (pid_ > 0) end();
+  }
+  pid_t pid() const { return pid_; }
+  // Gone, but its parent has not noticed yet.
+  void kill_only() const {
+    kill(pid_, SIGKILL);
+    siginfo_t told{};
+    waitid(P_PID, static_cast<id_t>(pid_), &told, WEXITED | WNOWAIT);
+  }
+  void end() {
+    kill_only();
+    waitpid(pid_, nullptr, 0);
+    pid_ = 0;
+  }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+Attempt::Holder newest_of(const RunFolder& folder, pid_t pid) {
+  std::optional<Attempt::Holder> holder;
+  while (!holder || holder->pid != pid) holder = Attempt::newest(folder);
+  return *holder;
+}
+
+TEST_F(RunFolderTest, an_attempt_lives_as_long_as_its_process_and_no_longer) {
+  EXPECT_FALSE(Attempt::newest(RunFolder(root_ + "/nowhere")));
+  const RunFolder folder = made();
+  EXPECT_FALSE(Attempt::newest(folder));
+  Child child(folder);
+  EXPECT_TRUE(newest_of(folder, child.pid()).alive);
+  child.kill_only();
+  EXPECT_FALSE(Attempt::newest(folder)->alive);
+  child.end();
+  EXPECT_FALSE(Attempt::newest(folder)->alive);
+}
+
+// As in a container that was restarted, where the same numbers come again, or after a boot.
+TEST_F(RunFolderTest, another_process_with_the_number_of_an_attempts_is_not_the_attempt) {
+  const RunFolder folder = made();
+  Child child(folder);
+  newest_of(folder, child.pid());
+  const std::string file = folder.attempts() + "/000001", told = read_text(file);
+  for (const auto& [key, value] : {std::pair<const char*, const char*>{"started", "12345"},
+                                   {"boot", "\"6b7e1c2a-0000-0000-0000-000000000000\""}}) {
+    auto json = nlohmann::json::parse(told);
+    ASSERT_TRUE(json.contains(key));
+    json[key] = nlohmann::json::parse(value);
+    File::create(file).write(json.dump());
+    EXPECT_FALSE(Attempt::newest(folder)->alive) << key;
+    json.erase(key);  // written by a version that did not tell it
+    File::create(file).write(json.dump());
+    EXPECT_FALSE(Attempt::newest(folder)->alive) << key;
+  }
+  File::create(file).write(told);
+  EXPECT_TRUE(Attempt::newest(folder)->alive);
+}
+
+TEST_F(RunFolderTest, a_second_start_waits_for_the_first_and_is_refused_where_it_lives_on) {
+  const RunFolder folder = made();
+  Child child(folder);
+  newest_of(folder, child.pid());
+  const auto start = [&](std::chrono::milliseconds patience, int ranks) {
+    std::string message = "none";
+    run_ranks(ranks, [&](Communicator& comm) {
+      try {
+        refuse_while_another_lives(comm, folder, patience);
+      } catch (const UserError& error) {
+        if (comm.rank() == 0) message = error.what();
+      }
+    });
+    return message;
+  };
+  for (const int ranks : {1, 3}) {
+    const std::string refused = start(std::chrono::milliseconds(1), ranks);
+    for (const std::string& part : {std::string("attempt 1 "), std::to_string(child.pid()), folder.path(),
+                                    std::string("--run.takeover")})
+      EXPECT_NE(refused.find(part), std::string::npos) << refused;
+  }
+  // Longer than any test runs: it ends because the child does.
+  std::jthread killer([&] { child.kill_only(); });
+  EXPECT_EQ(start(std::chrono::hours(1), 2), "none");
 }
 
 TEST_F(RunFolderTest, a_folder_that_another_host_does_not_see_cannot_be_joined) {

@@ -18,7 +18,7 @@ namespace {
 
 Config configuration(const std::string& name, std::vector<Override> overrides = {}) {
   if (name == "quickstart") overrides.push_back({"model.vocabulary", "257"});
-  return read_config("configs/" + name + ".toml", overrides);
+  return for_ranks(read_config("configs/" + name + ".toml", overrides), 1);
 }
 
 std::string refusal(const Config& config, int ranks) {
@@ -153,13 +153,38 @@ TEST(RunPlan, refuses_more_ranks_than_shards_when_invariant) {
             "9 ranks are more than train.shards = 8: start fewer ranks, or raise train.shards for a new run");
 }
 
-TEST(RunPlan, refuses_a_batch_that_ranks_do_not_divide_when_fast) {
+TEST(RunPlan, deals_out_micro_batches_to_any_number_of_ranks_when_fast) {
   Config config = small_run::config();
   config.train.reduction = Reduction::fast;
-  EXPECT_EQ(refusal(config, 4), "none");
-  EXPECT_EQ(refusal(config, 3),
-            "train.batch = 8 cannot be divided over 3 ranks in micro-batches of 1: change train.batch, "
-            "train.micro_batch or the number of ranks");
+  for (const int ranks : {1, 2, 3, 5, 8}) {
+    int dealt = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const RunPlan plan = make_run_plan(config, ranks, rank, 1, 0);
+      EXPECT_EQ(plan.division.leaves, ranks);
+      EXPECT_EQ(plan.own_leaves(), (LeafRange{rank, rank + 1}));
+      EXPECT_EQ(plan.division.micro_batches_of(rank).begin, dealt);
+      EXPECT_EQ(plan.own_micro_batches(), 8 / ranks + (rank < 8 % ranks ? 1 : 0));
+      EXPECT_EQ(plan.flops_per_step, make_run_plan(config, 1, 0, 1, 0).flops_per_step);
+      dealt += plan.own_micro_batches();
+    }
+    EXPECT_EQ(dealt, 8);
+  }
+}
+
+TEST(RunPlan, refuses_more_ranks_than_there_is_work_for_with_a_remedy_that_works) {
+  Config config = small_run::config();
+  config.train.reduction = Reduction::fast;
+  EXPECT_EQ(
+      refusal(config, 9),
+      "9 ranks are more than the train.batch = 8 sequences of a step: start at most 8, or a new run with a "
+      "larger train.batch");
+  config.train.micro_batch = 2;
+  EXPECT_EQ(
+      refusal(config, 5),
+      "5 ranks are more than the 4 micro-batches of a step (train.batch = 8 in train.micro_batch = 2): set "
+      "train.micro_batch = 0, which follows the ranks");
+  config.train.micro_batch = 0;
+  EXPECT_EQ(refusal(for_ranks(config, 5), 5), "none");
 }
 
 }  // namespace

@@ -119,6 +119,25 @@ TEST(TrainingStep, in_fast_mode_differs_from_one_rank_by_rounding_only) {
   EXPECT_NEAR(four.norms()[0], one.norms()[0], 1e-6 * one.norms()[0]);
 }
 
+// Three of eight sequences, three and two: the mean is that of all targets, not of the ranks' means.
+TEST(TrainingStep, in_fast_mode_weighs_every_target_alike_where_ranks_do_not_divide_the_batch) {
+  Config config = small_run::config();
+  config.train.reduction = Reduction::fast;
+  const Outcome one = train(config, 1);
+  for (const int ranks : {3, 5, 7}) {
+    for (const std::int64_t sharding : {0, 1}) {
+      config.train.sharding = sharding;
+      const Outcome uneven = train(config, ranks, {.delays = 2});
+      SCOPED_TRACE(ranks);
+      for (std::size_t step = 0; step < one.steps.size(); ++step) {
+        EXPECT_EQ(uneven.steps[step].targets, one.steps[step].targets);
+        EXPECT_NEAR(uneven.losses()[step], one.losses()[step], 1e-5 * one.losses()[step]);
+        EXPECT_NEAR(uneven.norms()[step], one.norms()[step], 1e-4 * one.norms()[step]);
+      }
+    }
+  }
+}
+
 TEST(TrainingStep, sends_exactly_the_bytes_of_the_plan) {
   for (const std::int64_t sharding : {0, 1})
     for (const int ranks : {1, 2, 3}) {

@@ -103,8 +103,9 @@ std::vector<ScalingRow> bench_scaling(const Config& config, Communicator& world,
   std::string why;   // of a number of ranks that is left out
   for (const char* mode : {"strong", "weak"}) {
     for (const int ranks : scaling_counts(world.size())) {
-      Config scaled = config;
-      if (mode == std::string_view("weak")) scaled.train.batch *= ranks;
+      const bool weak = mode == std::string_view("weak");
+      Config scaled = for_ranks(config, weak ? 1 : ranks);
+      if (weak) scaled.train.batch *= ranks;
       if (!divides(scaled, ranks)) continue;
       if (ranks == 1 && !rows.empty() && rows.front().ranks == 1) {  // the same step as before
         ScalingRow row = rows.front();

@@ -28,8 +28,7 @@ StepTable step_table(const RunPlan& run, std::vector<StepSample> samples,
   table.seconds = median(seconds);
   table.exposed = median(exposed);
   table.timed_seconds = median(timed_seconds);
-  const LeafRange leaves = run.own_leaves();
-  const std::int64_t micro_batches = (leaves.end - leaves.begin) * run.division.micro_batches_per_leaf();
+  const std::int64_t micro_batches = run.own_micro_batches();
   std::map<std::string, OpShare> shares;
   for (std::size_t s = 0; s < by_step.size(); ++s) {
     table.plan_seconds.push_back(median(by_step[s]));

@@ -11,7 +11,6 @@
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "trainer/build_info.hpp"
-#include "trainer/cli/launcher.hpp"
 #include "trainer/commands/bench.hpp"
 #include "trainer/commands/checkpoint.hpp"
 #include "trainer/commands/evaluate.hpp"
@@ -22,6 +21,7 @@
 #include "trainer/config/keys.hpp"
 #include "trainer/config/read.hpp"
 #include "trainer/config/reference.hpp"
+#include "trainer/launcher.hpp"
 #include "trainer/plan/devices.hpp"
 
 namespace muster {

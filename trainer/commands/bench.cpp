@@ -142,7 +142,7 @@ ordered_json scaling_json(const std::vector<ScalingRow>& rows) {
 
 int bench_ops_command(const BenchOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
-    const Config config = config_of(comm, options);
+    const Config config = for_ranks(config_of(comm, options), comm.size());
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
     const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, machine);
@@ -173,7 +173,7 @@ int bench_ops_command(const BenchOptions& options) {
 
 int bench_step_command(const BenchStepOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
-    const Config config = config_of(comm, options);
+    const Config config = for_ranks(config_of(comm, options), comm.size());
     RankMachine rank(config, comm, account);
     const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, rank.machine());
     SyntheticRun run(config, rank.ranks(), rank.machine());

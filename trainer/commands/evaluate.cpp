@@ -9,6 +9,7 @@
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/memory_check.hpp"
+#include "trainer/plan/remedies.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/data_limits.hpp"
 #include "trainer/run/evaluation.hpp"
@@ -19,25 +20,52 @@
 
 namespace muster {
 
+namespace {
+
+Plan plan_of(const Config& config, const Machine& machine) {
+  return make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
+                   machine.backend().kernels, thread_count());
+}
+
+// Of the device; on CPUs all there is.
+MemoryByKind memory_of(const Config& config, const Plan& plan, const RunData& data, const Machine& machine,
+                       std::uint64_t communication) {
+  MemoryByKind memory = TrainedModel::memory(config, plan, plan.arena_bytes);
+  if (!machine.is_cpu()) return memory;
+  memory[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
+  memory[static_cast<std::size_t>(MemoryKind::communication)] = communication;
+  return memory;
+}
+
+}  // namespace
+
 int evaluate_command(const EvaluateOptions& options) {
   return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
-    Config config =
-        agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
+    Config config = agree(comm, "reading the configuration",
+                          // As one rank would: the result is that of any number.
+                          [&] { return for_ranks(read_config(options.run, options.overrides), 1); });
     set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
     const Watchdog watchdog(comm, config.run.watchdog);
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
-    const Plan plan =
-        make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
-                  machine.backend().kernels, thread_count());
-    MemoryByKind planned = TrainedModel::memory(config, plan, plan.arena_bytes);
-    MemoryByKind on_host{};
-    MemoryByKind& host = machine.is_cpu() ? planned : on_host;
-    host[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
-    host[static_cast<std::size_t>(MemoryKind::communication)] = account.now(MemoryKind::communication);
-    agree(comm, "planning",
-          [&] { refuse_if_too_large(planned, machine.device(), comm.size(), comm.local_size()); });
+    const Plan plan = plan_of(config, machine);
+    const std::uint64_t communication = account.now(MemoryKind::communication);
+    const MemoryByKind planned = memory_of(config, plan, data, machine, communication);
+    agree(comm, "planning", [&] {
+      refuse_if_too_large(demand_on(machine.device(), planned, comm.size(), comm.local_size()), [&] {
+        Start start{config, comm.size(), comm.local_size()};
+        start.config.train.reduction = Reduction::fast;  // any micro-batch will do
+        const auto demand = [&](const Start& other) {
+          if (other.config.run.precision != config.run.precision)
+            throw UserError("an evaluation computes as its run did");
+          const MemoryByKind memory =
+              memory_of(other.config, plan_of(other.config, machine), data, machine, communication);
+          return demand_on(machine.device(), memory, other.ranks, other.local_ranks);
+        };
+        return remedies(start, demand, machine.is_cpu());
+      });
+    });
     Loader loader = agree(comm, "opening the data", [&] { return data.validation(config, account); });
     agree(comm, "looking at the data", [&] {
       data.refuse_single_tokens(config, Split::validation);

@@ -12,6 +12,7 @@
 #include "trainer/bench/measure.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/memory_check.hpp"
+#include "trainer/plan/remedies.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -68,12 +69,13 @@ Outlook look_out(const PlanOptions& options, const Config& config, const RunPlan
 }  // namespace
 
 int plan_command(const PlanOptions& options, bool tells) {
-  Config config = read_config(options.config, options.overrides);
+  Config told = read_config(options.config, options.overrides);
   std::uint64_t runtime = resident_bytes();
   std::uint64_t data_bytes = 0;
-  if (is_prepared(config)) {
-    data_bytes = RunData(config).memory(config);
-  } else if (config.model.vocabulary == 0) {
+  if (is_prepared(told)) {
+    const RunData data(told);
+    data_bytes = data.memory(for_ranks(told, options.ranks));
+  } else if (told.model.vocabulary == 0) {
     throw UserError(
         "{}: neither model.vocabulary nor prepared data tell the vocabulary: set one, as "
         "--model.vocabulary=50257",
@@ -81,6 +83,7 @@ int plan_command(const PlanOptions& options, bool tells) {
   } else if (tells) {
     fmt::print(stderr, "the data are not prepared: the plan leaves out what loading them takes\n");
   }
+  const Config config = for_ranks(told, options.ranks);
   // As many threads as a rank would take if all of them ran on this host.
   const int threads = threads_of_rank(config.run.threads, options.ranks);
   const bool gpu = !options.on.empty() && options.on != "cpu";
@@ -90,7 +93,14 @@ int plan_command(const PlanOptions& options, bool tells) {
   if (!options.on.empty()) {
     outlook = look_out(options, config, plan);
     if (gpu) runtime = gpu_runtime_bytes(options.ranks);
-    refuse_if_too_large_for(outlook->device, plan.memory, runtime);
+    const auto demand = [&](const Start& start) {
+      const RunPlan other = make_run_plan(for_ranks(start.config, start.ranks), start.ranks, 0, threads,
+                                          data_bytes, gpu ? DeviceKind::cuda : DeviceKind::cpu, gpu);
+      return gpu ? demand_on(outlook->device, other.memory, gpu_runtime_bytes(start.ranks))
+                 : demand_on_host(other.memory, available_host_bytes(), start.local_ranks);
+    };
+    const Start start{told, options.ranks, std::min(options.ranks, outlook->ranks_per_node)};
+    refuse_if_too_large(demand(start), [&] { return remedies(start, demand, !gpu); });
   }
   if (!tells) return 0;
   const Outlook* shown = outlook ? &*outlook : nullptr;

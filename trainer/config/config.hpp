@@ -43,6 +43,7 @@ struct RunConfig {
   DeviceChoice device = DeviceChoice::automatic;
   Precision precision = Precision::f32;
   bool fresh = false;
+  bool takeover = false;
   double time_limit = 0;     // seconds; 0: none
   std::int64_t threads = 0;  // of a rank; 0: cores of the host / its ranks
   double watchdog = 300;     // seconds; 0: off
@@ -76,7 +77,7 @@ struct TrainConfig {
   std::int64_t batch = 64;
   std::int64_t sequence = 1024;
   std::int64_t shards = 8;
-  std::int64_t micro_batch = 0;  // 0: batch / shards
+  std::int64_t micro_batch = 0;  // 0: batch / shards, or in fast mode what for_ranks() finds
   Reduction reduction = Reduction::fast;
   std::int64_t sharding = 1;
   Recompute recompute = Recompute::none;
@@ -123,9 +124,13 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Fills in what 0 stands for (kv_heads, feed_forward, context, micro_batch); a gpt always has qkv_bias.
-// model.vocabulary stays 0 until the dataset's tokenizer is known.
+// Fills in what 0 stands for (kv_heads, feed_forward, context, and micro_batch in invariant mode); a gpt always has
+// qkv_bias. model.vocabulary stays 0 until the dataset's tokenizer is known.
 void resolve(Config& config);
+
+// With what 0 stands for where it follows the number of ranks: in fast mode the micro-batch is batch / shards, or the
+// largest below it that gives no rank much more than its share of the sequences.
+Config for_ranks(Config config, int ranks);
 
 // Throws UserError that names the key and the remedy where keys of a resolved configuration contradict each
 // other: heads and width, shards and batch, sequence and context.

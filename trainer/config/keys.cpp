@@ -79,8 +79,10 @@ constexpr Key row(std::string_view name, KeyRule rule, OnResume on_resume, std::
 // Fixed on resume is whatever the samples, the random numbers or the arithmetic of an update depend on: a
 // resumed run must arrive where the undisturbed one arrives, so a change of these is a new run. What only
 // says how long, where and how comfortably it runs may change. The dataset may move to another path: the
-// checkpoint's manifest knows it by its content, not by its path.
-constexpr OnResume fixed = OnResume::fixed, may_change = OnResume::may_change;
+// checkpoint's manifest knows it by its content, not by its path. How a batch is divided is arithmetic, too, but fast
+// mode divides it by the ranks anyway.
+constexpr OnResume fixed = OnResume::fixed, fixed_if_invariant = OnResume::fixed_if_invariant,
+                   may_change = OnResume::may_change;
 
 constexpr auto run = &Config::run;
 constexpr auto model = &Config::model;
@@ -103,6 +105,7 @@ constexpr Key table[] = {
     row<run, &R::device>("run.device", anything, may_change, "where to compute; auto takes a GPU if this build and machine have one"),
     row<run, &R::precision>("run.precision", anything, fixed, "of activations and matrix products; bf16 keeps f32 master weights and sums"),
     row<run, &R::fresh>("run.fresh", anything, may_change, "start anew and want an empty folder instead of resuming"),
+    row<run, &R::takeover>("run.takeover", anything, may_change, "start although another process on this host still trains in run.dir, which then ends"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
     row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, or the CPU quota of its control group if that is less, divided by the ranks that share them"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),
@@ -121,8 +124,8 @@ constexpr Key table[] = {
     row<model, &M::rope_base>("model.rope_base", above_0, fixed, "base of the rotary positions' wavelengths (llama)"),
     row<model, &M::norm_epsilon>("model.norm_epsilon", above_0, fixed, "added to the variance in LayerNorm and RMSNorm"),
 
-    row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote"),
-    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion, to 1/4096; evaluated is what the first holds out"),
+    row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote; on resume the same data, which may lie elsewhere"),
+    row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion, to 1/4096; evaluated is what the first holds out; on resume the paths may change, data and weights may not"),
     row<data, &D::verify>("data.verify", anything, may_change, "what to check of the shards at the start: their sizes, or all bytes (full); auto: full up to 1 GiB"),
     row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders; a sample keeps at most max(64, sequence / 16) apart, further ones are joined to the one before them"),
     row<data, &D::document_start>("data.document_start", anything, fixed, "what documents that are kept apart begin with: the end token before them, which so learns what documents begin with, or their first token, which nothing then predicts, as in runs of before this key"),
@@ -130,9 +133,9 @@ constexpr Key table[] = {
     row<train, &T::steps>("train.steps", count_from_1, may_change, "updates to make; the schedule ends there"),
     row<train, &T::batch>("train.batch", count_from_1, fixed, "sequences of a step, over all ranks"),
     row<train, &T::sequence>("train.sequence", count_from_1, fixed, "tokens of a sequence; a document that reaches beyond one is cut there, and the end of a shard that fills none is left out"),
-    row<train, &T::shards>("train.shards", power_of_two, fixed, "parts of a batch that are summed over a fixed tree; at least the number of ranks in invariant mode"),
-    row<train, &T::micro_batch>("train.micro_batch", count, fixed, "sequences computed at once; divides batch / shards; 0: batch / shards"),
-    row<train, &T::reduction>("train.reduction", anything, fixed, "invariant: the same bits on any number of ranks; fast: any order of summing"),
+    row<train, &T::shards>("train.shards", power_of_two, fixed_if_invariant, "invariant: parts of a batch that are summed over a fixed tree, at least the number of ranks; fast: only train.micro_batch = 0 looks at it"),
+    row<train, &T::micro_batch>("train.micro_batch", count, fixed_if_invariant, "sequences computed at once; divides batch / shards (invariant) or batch (fast); 0: batch / shards, in fast mode less where that gives the ranks more even work"),
+    row<train, &T::reduction>("train.reduction", anything, fixed, "invariant: the same bits on any number of ranks; fast: any order of summing, any number of ranks up to train.batch"),
     row<train, &T::sharding>("train.sharding", zero_or_one, may_change, "1: optimizer state divided among the ranks; 0: every rank holds all of it"),
     row<train, &T::recompute>("train.recompute", anything, may_change, "what backward computes again instead of keeping: nothing, norms and activation functions, or whole blocks"),
 
@@ -311,6 +314,11 @@ std::string toml_text(std::string_view text) {
 }  // namespace
 
 std::span<const Key> keys() { return table; }
+
+bool may_change_on_resume(const Key& key, const Config& config) {
+  if (key.on_resume == OnResume::fixed_if_invariant) return config.train.reduction == Reduction::fast;
+  return key.on_resume == OnResume::may_change;
+}
 
 void refuse_value(const Key& key, std::string_view shown, std::string_view where) {
   throw UserError("{}: {} = {} will not do; it must be {}", where, key.name, shown, expectation(key));

@@ -23,7 +23,7 @@ using KeyValue =
     std::variant<bool, std::int64_t, double, std::array<double, 2>, std::string, std::vector<DataSource>>;
 
 enum class KeyKind : std::uint8_t { boolean, integer, number, pair, text, choice, sources };
-enum class OnResume : std::uint8_t { fixed, may_change };
+enum class OnResume : std::uint8_t { fixed, fixed_if_invariant, may_change };
 
 // What a number must satisfy beyond its type. An empty `text` means anything finite.
 struct KeyRule {
@@ -46,6 +46,8 @@ struct Key {
 };
 
 std::span<const Key> keys();
+// Of a run with this configuration.
+bool may_change_on_resume(const Key& key, const Config& config);
 // Throws UserError, starting with `where`, that names the key that may have been meant.
 const Key& find_key(std::string_view name, std::string_view where);
 // The key whose name, with another section or without one, or in the words of other programs, is like this; empty if none

@@ -1,5 +1,6 @@
 #include "trainer/config/read.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fmt/format.h>
@@ -90,6 +91,15 @@ bool is_boolean(std::string_view name) {
   return false;
 }
 
+// A run is gone on with from any folder, and keeps where its data lie. Links stay links; a folder that UTF-8 cannot name
+// has no place in a file of a run.
+void make_absolute(std::string& path) {
+  if (path.empty()) return;
+  fs::path whole = fs::absolute(path);
+  if (std::ranges::find(whole, "..") == whole.end()) whole = whole.lexically_normal();
+  if (is_utf8(whole.string())) path = whole.string();
+}
+
 std::string shown(const KeyValue& value) {
   const auto* sources = std::get_if<std::vector<DataSource>>(&value);
   return sources == nullptr ? toml_value(value) : fmt::format("{} sources", sources->size());
@@ -170,9 +180,11 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
   Config config = is_run ? parse_resolved_config(read_text(file), file) : parse_config(read_text(file), file);
   if (is_run) {
     config.run.dir = path;
-    config.run.fresh = false;
+    config.run.fresh = config.run.takeover = false;
   }
   apply_overrides(config, overrides);
+  make_absolute(config.data.path);
+  for (DataSource& source : config.data.source) make_absolute(source.path);
   if (config.run.dir.empty()) config.run.dir = (fs::path("runs") / fs::path(file).stem()).string();
   if (!is_utf8(config.run.dir))
     throw UserError(
@@ -214,7 +226,7 @@ std::vector<const Key*> changed_keys(const Config& before, const Config& after) 
 
 void refuse_fixed_changes(const Config& before, const Config& after) {
   for (const Key* key : changed_keys(before, after)) {
-    if (key->on_resume == OnResume::may_change) continue;
+    if (may_change_on_resume(*key, before)) continue;
     throw UserError(
         "{} may not change on resume: the run in {} has {}, now it is {}; restore it, or start a new run "
         "with another run.dir",

@@ -8,6 +8,18 @@
 namespace muster {
 namespace {
 
+std::string_view on_resume(const Key& key) {
+  switch (key.on_resume) {
+    case OnResume::fixed:
+      return "fixed";
+    case OnResume::fixed_if_invariant:
+      return "fixed if invariant";
+    case OnResume::may_change:
+      return "may change";
+  }
+  return {};
+}
+
 std::string default_of(const Key& key) {
   const KeyValue value = key.get(Config{});
   if (key.kind == KeyKind::sources) return "";
@@ -46,10 +58,17 @@ std::string keys_as_markdown() {
       "arithmetic of\n"
       "its updates depend on it. So a resumed run arrives where the undisturbed run arrives. What only says "
       "how long,\n"
-      "where and how comfortably a run runs may change. A dataset may move to another path; it is known by "
-      "its\n"
-      "content. `train.steps` may change to make a run longer; schedules that end there then follow the new "
-      "end.\n";
+      "where and how comfortably a run runs may change, the number of ranks too. What is *fixed if "
+      "invariant* "
+      "belongs\n"
+      "to the arithmetic that `train.reduction = \"invariant\"` promises to repeat; with `fast`, which "
+      "divides a "
+      "batch\n"
+      "by the ranks, it may change. A dataset may move to another path; it is known by its content, and the "
+      "weights of\n"
+      "a mixture are fixed. `train.steps` may change to make a run longer; schedules that end there then "
+      "follow the\n"
+      "new end.\n";
   std::string_view section;
   for (const Key& key : keys()) {
     if (key.section() != section) {
@@ -59,8 +78,8 @@ std::string keys_as_markdown() {
     }
     const std::string value = default_of(key);
     text += fmt::format("| `{}` | {} | {} | {} | {} |\n", key.name,
-                        value.empty() ? "" : fmt::format("`{}`", value), expectation(key),
-                        key.on_resume == OnResume::fixed ? "fixed" : "may change", key.meaning);
+                        value.empty() ? "" : fmt::format("`{}`", value), expectation(key), on_resume(key),
+                        key.meaning);
   }
   return text;
 }

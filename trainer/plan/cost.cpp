@@ -95,10 +95,10 @@ class Player {
     shares_.clear();
     for (std::size_t l = 0; l < leaves_.size(); ++l) {
       const bool last_leaf = l + 1 == leaves_.size();
-      const std::int64_t micro_batches = plan_.division.micro_batches_per_leaf();
-      for (std::int64_t k = 0; k < micro_batches; ++k)
-        play_micro_batch(k == 0 ? times_.first : times_.later, l == 0 && k == 0,
-                         last_leaf && k + 1 == micro_batches);
+      const LeafRange parts = plan_.division.micro_batches_of(leaves_[l].leaf);
+      for (int k = parts.begin; k < parts.end; ++k)
+        play_micro_batch(k == parts.begin ? times_.first : times_.later, l == 0 && k == parts.begin,
+                         last_leaf && k + 1 == parts.end);
       if (!last_leaf) add(leaves_[l].adds.size(), static_cast<double>(plan_.training.space.elements));
     }
     reduce();

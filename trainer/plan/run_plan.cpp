@@ -14,19 +14,28 @@ constexpr std::int64_t most_parameters = std::int64_t{1} << 42;
 
 Division divide(const Config& config, int ranks) {
   const TrainConfig& train = config.train;
+  check(train.micro_batch > 0, "a plan without for_ranks()");
+  const auto micro_batches = static_cast<int>(train.batch / train.micro_batch);
   if (train.reduction == Reduction::invariant) {
     if (ranks > train.shards)
       throw UserError(
           "{} ranks are more than train.shards = {}: start fewer ranks, or raise train.shards for a new run",
           ranks, train.shards);
-    return {static_cast<int>(train.shards), train.batch / train.shards, train.micro_batch};
+    return {static_cast<int>(train.shards), micro_batches, train.micro_batch};
   }
-  if (train.batch % (ranks * train.micro_batch) != 0)
+  if (ranks > train.batch)
     throw UserError(
-        "train.batch = {} cannot be divided over {} ranks in micro-batches of {}: change train.batch, "
-        "train.micro_batch or the number of ranks",
-        train.batch, ranks, train.micro_batch);
-  return {ranks, train.batch / ranks, train.micro_batch};
+        "{0} ranks are more than the train.batch = {1} sequences of a step: start at most {1}, or a new run "
+        "with "
+        "a larger train.batch",
+        ranks, train.batch);
+  if (ranks > micro_batches)
+    throw UserError(
+        "{} ranks are more than the {} micro-batches of a step (train.batch = {} in train.micro_batch = {}): "
+        "set "
+        "train.micro_batch = 0, which follows the ranks",
+        ranks, micro_batches, train.batch, train.micro_batch);
+  return {ranks, micro_batches, train.micro_batch};
 }
 
 }  // namespace
@@ -96,8 +105,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   for (const Bucket& bucket : plan.buckets)
     plan.updated.push_back(config.train.sharding == 0 ? bucket.range
                                                       : bucket.pieces[static_cast<std::size_t>(rank)]);
-  plan.flops_per_step =
-      plan.training.matrix_flops * static_cast<double>(config.train.batch / division.micro_batch);
+  plan.flops_per_step = plan.training.matrix_flops * static_cast<double>(division.micro_batches);
 
   const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
   std::uint64_t updated = 0;

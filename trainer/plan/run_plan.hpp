@@ -15,14 +15,15 @@
 
 namespace muster {
 
-// How the G sequences of a step become leaves of the reduction tree, and leaves micro-batches. Invariant: the
-// leaves are the V shards whatever the number of ranks; fast: one leaf a rank.
+// How the G sequences of a step become micro-batches, and these leaves of the reduction tree. Invariant: the leaves are
+// the V shards whatever the number of ranks; fast: one leaf a rank, the first with a micro-batch more where ranks do
+// not divide them.
 struct Division {
   int leaves = 1;
-  std::int64_t samples_per_leaf = 1;
+  int micro_batches = 1;  // of a step
   std::int64_t micro_batch = 1;
 
-  std::int64_t micro_batches_per_leaf() const { return samples_per_leaf / micro_batch; }
+  LeafRange micro_batches_of(int leaf) const { return shards_of_rank(micro_batches, leaves, leaf); }
 };
 
 struct RunPlan {
@@ -49,13 +50,17 @@ struct RunPlan {
   std::int64_t parameters() const;  // without padding
   // Of this rank.
   const LeafRange& own_leaves() const { return leaves[static_cast<std::size_t>(rank)]; }
+  int own_micro_batches() const {
+    return division.micro_batches_of(own_leaves().end - 1).end -
+           division.micro_batches_of(own_leaves().begin).begin;
+  }
   const Range& own_piece(std::size_t bucket) const {
     return buckets[bucket].pieces[static_cast<std::size_t>(rank)];
   }
 };
 
-// `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration cannot be
-// divided over `ranks`. The device may be elsewhere. `communicator_sums`: as Communicator::sums() will say.
+// `data_bytes` is what loaders and prefetch rings take. Throws UserError when the configuration, which is to come from
+// for_ranks(), cannot be divided over `ranks`. The device may be elsewhere. `communicator_sums`: as Communicator::sums() will say.
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device = DeviceKind::cpu, bool communicator_sums = false);
 

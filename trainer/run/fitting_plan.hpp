@@ -10,7 +10,7 @@
 namespace muster {
 
 // Collective. Throws UserError on every rank when the plan does not fit the memory of some rank's device or host.
-// `data_bytes` is what its data will take.
+// The configuration is as it was told, or from for_ranks(). `data_bytes` is what its data will take.
 RunPlan fitting_plan(const Config& config, const Ranks& ranks, const Machine& machine,
                      std::uint64_t data_bytes);
 

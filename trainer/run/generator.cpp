@@ -29,7 +29,8 @@ MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint6
                               const Machine& machine) {
   MemoryByKind memory = TrainedModel::memory(config, plan, arena_bytes);
   memory[static_cast<std::size_t>(MemoryKind::cache)] = Buffer::counted(plan.state_bytes);
-  refuse_if_too_large(memory, machine.device(), 1, 1);
+  refuse_if_too_large(demand_on(machine.device(), memory, 1, 1),
+                      [] { return "let a machine with more memory write"; });
   return memory;
 }
 

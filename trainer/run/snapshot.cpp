@@ -16,7 +16,7 @@ std::string to_json(const RunState& state, const Config& config) {
     data.push_back({{"path", source.path}, {"weight", source.weight}, {"content", source.content}});
   std::vector<std::string_view> may_change;
   for (const Key& key : keys())
-    if (key.on_resume == OnResume::may_change) may_change.push_back(key.name);
+    if (may_change_on_resume(key, config)) may_change.push_back(key.name);
   const std::int64_t samples = state.progress.step * config.train.batch;
   const nlohmann::ordered_json json = {
       {"samples", samples},

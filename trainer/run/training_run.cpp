@@ -28,6 +28,7 @@
 #include "trainer/plan/report.hpp"
 #include "trainer/run/data_limits.hpp"
 #include "trainer/run/fitting_plan.hpp"
+#include "trainer/run/living_attempt.hpp"
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/rank_machine.hpp"
 #include "trainer/run/ranks_alike.hpp"
@@ -94,6 +95,7 @@ class TrainingRun {
   Communicator& comm_;  // of the hosts
   Machine& machine_;
   RunData data_;
+  const Config told_;  // config_ as it is kept in the run, for any number of ranks
   std::uint64_t runtime_bytes_ = machine_.device().held_bytes();
   std::string fingerprint_;
   RunPlan plan_;
@@ -130,8 +132,9 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       comm_(host.ranks.host),
       machine_(host.machine),
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
+      told_(std::exchange(config_, for_ranks(config_, comm_.size()))),
       fingerprint_(agree_on_fingerprint()),
-      plan_(fitting_plan(config_, host.ranks, machine_, data_.memory(config_))),
+      plan_(fitting_plan(told_, host.ranks, machine_, data_.memory(config_))),
       folder_(config_.run.dir),
       attempt_(begin_attempt()),
       log_(open_log()),
@@ -213,6 +216,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
 Attempt TrainingRun::begin_attempt() {
   refuse_unlike_ranks(comm_, config_, data_);
   refuse_what_cannot_go_on();
+  if (!config_.run.takeover) refuse_while_another_lives(comm_, folder_);
   const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
     if (!rank_0()) return 0;
     if (config_.run.fresh) folder_.require_empty();
@@ -283,7 +287,7 @@ void TrainingRun::start_or_resume() {
     if (!rank_0()) return;
     // Reading a checkpoint takes time, in which another attempt may have begun.
     attempt_.check_current();
-    write_text_atomically(folder_.config(), to_toml(config_));
+    write_text_atomically(folder_.config(), to_toml(told_));
     attempt_.check_current();
     write_text_atomically(folder_.description(),
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
@@ -485,9 +489,8 @@ void TrainingRun::save() {
   request.folder = folder_.checkpoints();
   request.step = progress_.step;
   request.attempt = attempt_.number();
-  request.state =
-      to_json({progress_, to_toml(config_), data_.info().tokenizer, fingerprint_, data_.identities(config_)},
-              config_);
+  request.state = to_json(
+      {progress_, to_toml(told_), data_.info().tokenizer, fingerprint_, data_.identities(config_)}, config_);
   request.still_current = [&] { return attempt_.still_current(); };
   const Clock::time_point start = Clock::now();
   const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_, snapshot_));

@@ -60,11 +60,11 @@ std::vector<Backward::Cut> Backward::cuts_of_plan() {
 
 void Backward::request(Prefetch& prefetch, std::int64_t step) const {
   const Division& division = plan_.division;
-  for (const LeafStep& leaf : steps_)
-    for (std::int64_t k = 0; k < division.micro_batches_per_leaf(); ++k)
-      prefetch.request(
-          step * config_.train.batch + leaf.leaf * division.samples_per_leaf + k * division.micro_batch,
-          division.micro_batch);
+  for (const LeafStep& leaf : steps_) {
+    const LeafRange parts = division.micro_batches_of(leaf.leaf);
+    for (int k = parts.begin; k < parts.end; ++k)
+      prefetch.request(step * config_.train.batch + k * division.micro_batch, division.micro_batch);
+  }
 }
 
 void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector<StepTimes>* times) {
@@ -80,15 +80,16 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
     const LeafStep& leaf = steps_[l];
     const bool last_leaf = l + 1 == steps_.size();
     const Bindings bindings = state_.bindings(static_cast<std::size_t>(leaf.buffer));
-    for (std::int64_t k = 0; k < division.micro_batches_per_leaf() && !failure_; ++k) {
-      const std::int64_t slot = leaf.leaf * division.samples_per_leaf + k * division.micro_batch;
+    const LeafRange parts = division.micro_batches_of(leaf.leaf);
+    for (int k = parts.begin; k < parts.end && !failure_; ++k) {
+      const std::int64_t slot = k * division.micro_batch;
       StepScalars scalars;
       scalars.seed = static_cast<std::uint64_t>(config_.run.seed);
       scalars.step = static_cast<std::uint32_t>(step);
       scalars.first_slot = static_cast<std::uint32_t>(slot);
-      const bool first = l == 0 && k == 0, last = last_leaf && k + 1 == division.micro_batches_per_leaf();
+      const bool first = l == 0 && k == parts.begin, last = last_leaf && k + 1 == parts.end;
       ExecutorOptions options;
-      options.accumulate = k > 0;
+      options.accumulate = k > parts.begin;
       if (first || last)
         options.at_cut = [&](std::size_t cut) {
           if (first) std::ranges::for_each(cuts_[cut].receive, [&](std::size_t b) { update_.receive(b); });

@@ -147,7 +147,7 @@ TEST(Bench, scaling_ends_on_all_ranks_when_none_of_their_numbers_has_the_memory)
   });
 }
 
-TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
+TEST(Bench, scaling_has_a_row_for_each_number_of_ranks) {
   const Config config = small();
   run_ranks(3, [&](Communicator& comm) {
     MemoryAccount account;
@@ -167,8 +167,8 @@ TEST(Bench, scaling_has_a_row_for_each_number_of_ranks_that_divides_the_batch) {
         EXPECT_EQ(row.figures.predicted_exposed, 0);
       }
     }
-    EXPECT_EQ(seen,
-              (std::vector<std::string>{"strong 1 8", "strong 2 8", "weak 1 8", "weak 2 16", "weak 3 24"}));
+    EXPECT_EQ(seen, (std::vector<std::string>{"strong 1 8", "strong 2 8", "strong 3 8", "weak 1 8",
+                                              "weak 2 16", "weak 3 24"}));
     comm.barrier("end").wait();
   });
 }

@@ -183,7 +183,11 @@ TEST(Config, zeroes_stand_for_what_follows_from_other_keys) {
   EXPECT_EQ(gpt.model.kv_heads, gpt.model.heads);
   EXPECT_EQ(gpt.model.feed_forward, 4 * gpt.model.width);
   EXPECT_EQ(gpt.model.context, gpt.train.sequence);
-  EXPECT_EQ(gpt.train.micro_batch, gpt.train.batch / gpt.train.shards);
+  EXPECT_EQ(gpt.train.micro_batch, 0);  // follows the ranks
+  EXPECT_EQ(for_ranks(gpt, 1).train.micro_batch, gpt.train.batch / gpt.train.shards);
+  Config invariant;
+  invariant.train.reduction = Reduction::invariant;
+  EXPECT_EQ(resolved(invariant).train.micro_batch, gpt.train.batch / gpt.train.shards);
   EXPECT_TRUE(gpt.model.qkv_bias);
 
   Config llama;
@@ -192,6 +196,27 @@ TEST(Config, zeroes_stand_for_what_follows_from_other_keys) {
   EXPECT_EQ(resolved(llama).model.feed_forward, 11008);  // LLaMA 7B, arXiv 2302.13971: 8/3 x 4096, rounded up
   EXPECT_FALSE(resolved(llama).model.qkv_bias);
   EXPECT_EQ(resolved(resolved(llama)), resolved(llama));
+}
+
+TEST(Config, the_micro_batch_of_fast_mode_follows_the_ranks) {
+  const auto chosen = [](std::int64_t batch, int ranks) {
+    Config config;
+    config.train.batch = batch;
+    return for_ranks(resolved(config), ranks).train.micro_batch;
+  };
+  // Where it divided the work evenly it stays, and with it the bits.
+  for (const int ranks : {1, 2, 4, 8}) EXPECT_EQ(chosen(64, ranks), 8) << ranks;
+  EXPECT_EQ(chosen(24, 3), 2);  // 4 x 2 each, not 3, 3 and 2 x 3
+  EXPECT_EQ(chosen(64, 16), 4);
+  EXPECT_EQ(chosen(64, 3), 2);  // 11, 11 and 10 x 2
+  EXPECT_EQ(chosen(64, 63), 1);
+  EXPECT_EQ(chosen(7, 3), 1);      // fewer than shards
+  EXPECT_EQ(chosen(1000, 3), 50);  // 350 sequences at most, where an even share would be 333.3
+  EXPECT_LT(chosen(2147483646, 1) * 1024, std::int64_t{1} << 31);
+
+  Config told;
+  told.train.micro_batch = 4;
+  EXPECT_EQ(for_ranks(told, 3).train.micro_batch, 4);
 }
 
 TEST(Config, keys_that_contradict_each_other_are_refused_by_name) {
@@ -207,10 +232,17 @@ TEST(Config, keys_that_contradict_each_other_are_refused_by_name) {
   EXPECT_EQ(refused([](Config& c) { c.model.heads = 7; }).substr(0, 29), "model.heads = 7 does not divi");
   EXPECT_EQ(refused([](Config& c) { c.model.kv_heads = 5; }).substr(0, 18), "model.kv_heads = 5");
   EXPECT_EQ(refused([](Config& c) { c.model.context = 512; }).substr(0, 29), "train.sequence = 1024 exceeds");
-  EXPECT_EQ(refused([](Config& c) { c.train.batch = 12; }).substr(0, 33),
-            "train.shards = 8 does not divide ");
-  EXPECT_EQ(refused([](Config& c) { c.train.batch = 4; }).substr(0, 33), "train.shards = 8 does not divide ");
-  EXPECT_EQ(refused([](Config& c) { c.train.micro_batch = 3; }).substr(0, 21), "train.micro_batch = 3");
+  const auto invariant = [](Config& c) { c.train.reduction = Reduction::invariant; };
+  for (const std::int64_t batch : {12, 4}) {
+    EXPECT_EQ(refused([&](Config& c) { c.train.batch = batch; }), "");
+    EXPECT_EQ(refused([&](Config& c) { invariant(c), c.train.batch = batch; }).substr(0, 33),
+              "train.shards = 8 does not divide ");
+  }
+  EXPECT_EQ(refused([](Config& c) { c.train.micro_batch = 3; }),
+            "train.micro_batch = 3 does not divide train.batch = 64; choose a divisor");
+  EXPECT_EQ(refused([](Config& c) { c.train.micro_batch = 16; }), "");
+  EXPECT_EQ(refused([&](Config& c) { invariant(c), c.train.micro_batch = 16; }).substr(0, 22),
+            "train.micro_batch = 16");
   const auto odd_heads = [](Config& c) { c.model.width = 36; };
   EXPECT_EQ(refused(odd_heads), "");
   EXPECT_NE(refused([&](Config& c) { odd_heads(c), c.model.family = Family::llama; }).find("rotary"),
@@ -278,17 +310,37 @@ TEST(Config, a_run_folder_reads_as_its_own_configuration) {
   std::filesystem::create_directories(folder);
   Config config = resolved();
   config.run.dir = "elsewhere";
-  config.run.fresh = true;
+  config.run.fresh = config.run.takeover = true;
   write_text_atomically((folder / "config.toml").string(), to_toml(config));
   const Config again = read_config(folder.string(), {});
   EXPECT_EQ(again.run.dir, folder.string());
   EXPECT_FALSE(again.run.fresh);
+  EXPECT_FALSE(again.run.takeover);
 
   write_text_atomically((folder / "small.toml").string(), "");
   EXPECT_EQ(read_config((folder / "small.toml").string(), {}).run.dir, "runs/small");
   std::filesystem::remove_all(folder);
   EXPECT_EQ(refusal([&] { read_config("no/such.toml", {}); }),
             "cannot open no/such.toml: No such file or directory: check the path");
+}
+
+TEST(Config, keeps_where_data_lie_wherever_it_is_read_from) {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / "muster_config_paths_test";
+  std::filesystem::create_directories(folder / "run");
+  const std::string here = std::filesystem::current_path().string(), file = (folder / "small.toml").string();
+  const std::string text = "[data]\npath = \"./data/notes/\"\n";
+  write_text_atomically(file, text);
+  const Config config = read_config(file, {});
+  EXPECT_EQ(config.data.path, here + "/data/notes/");
+  EXPECT_EQ(read_text(file), text);
+  write_text_atomically((folder / "run/config.toml").string(), to_toml(config));
+  EXPECT_EQ(read_config((folder / "run").string(), {}).data.path, config.data.path);
+  const std::vector<Override> moved = {{"data.path", "../elsewhere"}};
+  EXPECT_EQ(read_config((folder / "run").string(), moved).data.path, here + "/../elsewhere");
+
+  write_text_atomically(file, "[[data.source]]\npath = \"a\"\n[[data.source]]\npath = \"/b\"\n");
+  EXPECT_EQ(read_config(file, {}).data.sources(), (std::vector<DataSource>{{here + "/a", 1}, {"/b", 1}}));
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Config, only_keys_that_leave_the_updates_alone_may_change_on_resume) {
@@ -306,12 +358,17 @@ TEST(Config, only_keys_that_leave_the_updates_alone_may_change_on_resume) {
   EXPECT_EQ(refusal([&] { refuse_fixed_changes(before, after); }).substr(0, 44),
             "optimizer.lr may not change on resume: the r");
   const std::set<std::string_view> free = {
-      "run.dir",          "run.device",      "run.fresh",      "run.time_limit",
-      "run.threads",      "run.watchdog",    "data.path",      "data.source",
-      "data.verify",      "train.steps",     "train.sharding", "train.recompute",
-      "checkpoint.every", "checkpoint.keep", "eval.every",     "eval.windows"};
-  for (const Key& key : keys())
-    EXPECT_EQ(key.on_resume == OnResume::may_change, free.contains(key.name)) << key.name;
+      "run.dir",     "run.device",     "run.fresh",       "run.time_limit",   "run.takeover",
+      "run.threads", "run.watchdog",   "data.path",       "data.source",      "data.verify",
+      "train.steps", "train.sharding", "train.recompute", "checkpoint.every", "checkpoint.keep",
+      "eval.every",  "eval.windows"};
+  Config invariant = before;
+  invariant.train.reduction = Reduction::invariant;
+  for (const Key& key : keys()) {
+    EXPECT_EQ(may_change_on_resume(key, invariant), free.contains(key.name)) << key.name;
+    const bool of_division = key.name == "train.shards" || key.name == "train.micro_batch";
+    EXPECT_EQ(may_change_on_resume(key, before), free.contains(key.name) || of_division) << key.name;
+  }
 }
 
 TEST(Config, every_row_of_the_table_reads_and_writes_its_own_field) {

@@ -122,7 +122,7 @@ Config small(Reduction reduction) {
   config.train.sequence = 16;
   config.train.reduction = reduction;
   resolve(config);
-  return config;
+  return for_ranks(config, 1);
 }
 
 double parameters(const RunPlan& plan) { return static_cast<double>(plan.training.graph.parameters.size()); }
@@ -217,6 +217,7 @@ TEST(Cost, hides_a_tenth_of_a_copy_where_busy_cores_carry_the_messages) {
   config.model.vocabulary = 257;
   config.train.batch = config.train.shards = 8;
   config.train.sequence = 16;
+  config.train.micro_batch = 1;
   resolve(config);
   const RunPlan plan = make_run_plan(config, 2, 0, 1, 0);
   ASSERT_EQ(plan.buckets.size(), 2u);
@@ -246,6 +247,23 @@ TEST(Cost, of_a_step_that_only_communicates_is_its_collectives) {
     EXPECT_DOUBLE_EQ(step.communication, 40);
     EXPECT_DOUBLE_EQ(step.exposed, 40);
   }
+}
+
+// Each kernel takes a second; the first of three ranks has three of the eight micro-batches, the last two.
+TEST(Cost, of_a_step_follows_the_micro_batches_of_the_rank) {
+  DeviceModel device = infinitely_fast();
+  device.launch = 1;
+  const Config config = small(Reduction::fast);
+  const auto computed = [&](int rank) {
+    const RunPlan plan = make_run_plan(config, 3, rank, 1, 0);
+    const StepPrediction step = predict_step(device, 3, config, plan, plan_times(device, plan));
+    std::int64_t calls = 0;
+    for (const OpShare& share : step.shares)
+      if (share.name == "attention") calls += share.calls;
+    return calls;
+  };
+  EXPECT_EQ(computed(0), 2 * 3);  // layers x micro-batches
+  EXPECT_EQ(computed(2), 2 * 2);
 }
 
 TEST(Cost, counts_mfu_over_the_peak_of_all_ranks) {
