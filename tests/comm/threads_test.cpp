@@ -121,7 +121,7 @@ TEST(Communicator, destroying_it_fails_what_is_still_under_way) {
 void wait_for_rank_1_under_a_watchdog(double limit_seconds) {
   run_ranks(3, [&](Communicator& comm) {
     Watchdog watchdog(comm, limit_seconds);
-    watchdog.set_step(41);
+    comm.pulse().set_step(41);
     comm.barrier("start").wait();
     if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
     comm.barrier("sum of the losses").wait();

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "comm/agree.hpp"
-#include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "trainer/checkpoint/folder.hpp"
@@ -19,13 +18,12 @@
 namespace muster {
 
 int evaluate_command(const EvaluateOptions& options) {
-  return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
+  const auto body = [&](Communicator& comm, MemoryAccount& account) {
     Config config =
         agree(comm, "reading the configuration", [&] { return read_config(options.run, options.overrides); });
     set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
-    const Watchdog watchdog(comm, config.run.watchdog);
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
     const Plan plan =
         make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
@@ -62,7 +60,8 @@ int evaluate_command(const EvaluateOptions& options) {
       if (const auto bits = result.bits_per_byte(data.info())) fmt::print("bits per byte    {:.4f}\n", *bits);
     }
     return 0;
-  });
+  };
+  return on_all_ranks(body, watchdog_of(options.run, options.overrides));
 }
 
 }  // namespace muster

@@ -40,8 +40,8 @@ void behaviours_hold(Place& place) {
 
 // Where something else is to end the job, the watchdog's limit is long and its exit code a failure.
 void wait_without_rank_1(Place& place, const std::function<void()>& instead, double limit_seconds = 60) {
-  Watchdog watchdog(place.comm, limit_seconds);
-  watchdog.set_step(41);
+  const Watchdog watchdog(place.comm, limit_seconds);
+  place.comm.pulse().set_step(41);
   std::printf("pid %d\n", getpid());
   std::fflush(stdout);
   const auto losses = place.array(std::vector<float>(3));
