@@ -36,6 +36,8 @@ struct Launch {
   std::uint64_t delays = 0;  // 0: inline streams, no pauses
   // Called by each rank once a step, where a signal would be asked for; 0 before the first.
   std::function<bool(int rank, std::int64_t step)> stop = {};
+  bool always_asked = false;                             // not once a step but at every safe point
+  std::function<void(std::int64_t steps)> unsaved = {};  // told by a run of one rank
   std::function<void(Config& config)> of_the_last = {};  // what the last rank has otherwise
 };
 
@@ -100,11 +102,13 @@ class TrainingRun : public Scratch {
           std::int64_t asked = -1;
           bool answer = false;
           const auto stop = [&](std::int64_t step) {
-            if (std::exchange(asked, step) != step) answer = launch.stop && launch.stop(comm.rank(), step);
+            if (std::exchange(asked, step) != step || launch.always_asked)
+              answer = launch.stop && launch.stop(comm.rank(), step);
             return answer;
           };
           Machine machine(cpu_device(), account, std::move(stream));
-          const RunHost host{{comm, comm}, machine, stop};
+          RunHost host{{comm, comm}, machine, stop};
+          if (launch.unsaved) host.unsaved = launch.unsaved;
           try {
             Config mine = config;
             if (launch.of_the_last && comm.rank() + 1 == launch.ranks) launch.of_the_last(mine);
@@ -267,6 +271,60 @@ TEST_F(TrainingRun, that_was_asked_to_stop_saves_and_evaluates_nothing) {
   EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{3});
   EXPECT_FALSE(metrics("run").at(2).contains("eval_loss"));
   EXPECT_EQ(result.evaluation.targets, 0);
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_within_a_step_ends_with_it) {
+  int asked = 0;
+  const RunResult result =
+      run(config("run"),
+          {.stop = [&](int, auto step) { return step == 2 && ++asked == 8; }, .always_asked = true});
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{2}) << "asked in its last micro-batch";
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_before_its_first_step_takes_none) {
+  run(config("undisturbed"));
+  for (const std::int64_t before : {0, 2}) {
+    const auto stop_after = [&](std::int64_t last) {
+      return run(config("run"),
+                 {.ranks = 2, .stop = [=](int rank, auto step) { return rank == 1 && step == last; }});
+    };
+    if (before > 0) stop_after(before);
+    const RunResult result = stop_after(before);
+    EXPECT_TRUE(result.interrupted);
+    EXPECT_EQ(result.progress.step, before);
+    EXPECT_EQ(metrics("run").size(), static_cast<std::size_t>(before));
+  }
+  run(config("run"));
+  expect_same_end("run", "undisturbed");
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_in_an_evaluation_ends_it_on_all_ranks_and_saves) {
+  run(config("undisturbed"));
+  for (const int ranks : {1, 2, 3}) {
+    const std::string name = "run-of-" + std::to_string(ranks);
+    // More often than the last rank is asked in the step itself, for each of its leaves.
+    int asked = 0;
+    const auto in_evaluation = [&](int rank, auto step) {
+      return rank + 1 == ranks && step == 3 && ++asked > (8 + ranks - 1) / ranks;
+    };
+    const RunResult result =
+        run(config(name), {.ranks = ranks, .delays = 5, .stop = in_evaluation, .always_asked = true});
+    EXPECT_TRUE(result.interrupted);
+    EXPECT_EQ(result.evaluation.targets, 0);
+    EXPECT_EQ(checkpoints(name), std::vector<std::int64_t>{3});
+    EXPECT_FALSE(metrics(name).at(2).contains("eval_loss"));
+    run(config(name));
+    EXPECT_EQ(tensors(name, 6), tensors("undisturbed", 6));
+  }
+}
+
+TEST_F(TrainingRun, tells_how_many_steps_are_not_saved) {
+  std::vector<std::int64_t> unsaved;
+  Config saving = config("run");
+  saving.checkpoint.every = 4;
+  run(saving, {.unsaved = [&](std::int64_t steps) { unsaved.push_back(steps); }});
+  EXPECT_EQ(unsaved, (std::vector<std::int64_t>{1, 2, 3, 4, 0, 1, 2, 0}));
 }
 
 TEST_F(TrainingRun, refuses_ranks_that_would_train_on_other_data_or_by_other_rules) {

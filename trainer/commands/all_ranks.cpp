@@ -19,14 +19,17 @@ int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body, 
     MemoryAccount account;
     const std::unique_ptr<Communicator> comm = mpi.world(account);
     Watchdog watching(*comm, watchdog);
-    try {
-      code = body(*comm, account);
-    } catch (const std::exception& error) {
-      end_job_if_alone(*comm, error);
-      agreed = std::current_exception();
-    }
+    const auto part = [&](const std::function<void()>& work) {
+      try {
+        work();
+      } catch (const std::exception& error) {
+        end_job_if_alone(*comm, error);
+        if (!agreed) agreed = std::current_exception();
+      }
+    };
+    part([&] { code = body(*comm, account); });
     mpi.tell_last_words_to(comm->pulse().log());
-    watching.leave();
+    part([&] { watching.leave(); });
   }
   if (agreed) std::rethrow_exception(agreed);
   return code;

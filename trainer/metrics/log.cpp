@@ -1,9 +1,12 @@
 #include "trainer/metrics/log.hpp"
 
-#include <cstdio>
+#include <cerrno>
+#include <filesystem>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
+#include <string_view>
+#include <unistd.h>
 #include <vector>
 
 #include "core/error.hpp"
@@ -12,14 +15,19 @@ namespace muster {
 namespace {
 
 // Lines on the screen: warnings marked and apart, so that the output stays a table.
+// By the system's own call: what the screen does not take, because it is closed or full, is lost, and no failure of the
+// program.
 class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
   void sink_it_(const spdlog::details::log_msg& message) override {
     const bool warns = message.level >= spdlog::level::warn;
-    std::FILE* out = warns ? stderr : stdout;
     const std::string line = fmt::format("{}{}\n", warns ? "warning: " : "",
                                          std::string_view(message.payload.data(), message.payload.size()));
-    std::fwrite(line.data(), 1, line.size(), out);
-    std::fflush(out);
+    for (std::string_view rest = line; !rest.empty();) {
+      const ssize_t put = ::write(warns ? STDERR_FILENO : STDOUT_FILENO, rest.data(), rest.size());
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) return;
+      rest.remove_prefix(static_cast<std::size_t>(put));
+    }
   }
   void flush_() override {}
 };
@@ -28,6 +36,9 @@ class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
 
 std::shared_ptr<spdlog::logger> make_log(const std::string& file, bool console) {
   std::vector<spdlog::sink_ptr> sinks;
+  std::error_code unreadable;  // is told when the file is opened
+  if (std::filesystem::exists(file, unreadable) && !std::filesystem::is_regular_file(file, unreadable))
+    throw UserError("cannot open the log {}: it is no regular file; remove it", file);
   try {
     sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file));
   } catch (const spdlog::spdlog_ex& error) {

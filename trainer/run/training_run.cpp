@@ -293,9 +293,11 @@ void TrainingRun::start_or_resume() {
     attempt_.check_current();
     remove_leftovers(folder_.checkpoints(), attempt_.number(), warn(), beat());
     write_text_atomically(folder_.config(), to_toml(config_));
+    comm_.pulse().beat();
     attempt_.check_current();
     write_text_atomically(folder_.description(),
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
+    comm_.pulse().beat();
     attempt_.check_current();
     metrics_.emplace(folder_.metrics(), progress_.step);
   });

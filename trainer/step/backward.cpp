@@ -1,6 +1,7 @@
 #include "trainer/step/backward.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/error.hpp"
 #include "model/ops/flat.hpp"
@@ -110,7 +111,10 @@ void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, con
                                const ExecutorOptions& options) {
   const Batch* batch = nullptr;
   try {
-    const Pulse::Work work = pulse_.work("reading data");
+    // A batch may also wait for a GPU that has not read the one before it, and thereby for other ranks.
+    std::optional<Pulse::Work> work;
+    if (state_.machine.is_cpu() || plan_.ranks == 1)
+      work.emplace(pulse_, Pulse::Task{Pulse::Kind::usual, "reading data"});
     batch = &prefetch.next();
   } catch (const UserError&) {
     failure_ = std::current_exception();

@@ -62,6 +62,16 @@ void killed(Place& place) {
   wait_without_rank_1(place, [] { std::raise(SIGKILL); });
 }
 
+// As a debugger does, or a container that is frozen: no thread of the rank runs any more.
+void stopped(Place& place) {
+  wait_without_rank_1(
+      place, [] { std::raise(SIGSTOP); }, 1);
+}
+
+void stop_here_if(bool mine) {
+  if (mine) std::raise(SIGSTOP);
+}
+
 void throw_alone(Place& place) {
   wait_without_rank_1(place, [] { throw std::runtime_error("out of luck"); });
 }
@@ -102,13 +112,19 @@ int run(const std::string& scene, const std::string& backend) {
   const std::map<std::string, void (*)(Place&)> scenes = {{"behaviours", behaviours_hold},
                                                           {"hang", hang},
                                                           {"killed", killed},
+                                                          {"stopped", stopped},
+                                                          {"stopped_at_the_start", behaviours_hold},
+                                                          {"stopped_at_the_end", [](Place&) {}},
                                                           {"absent", behaviours_hold},
                                                           {"throw_alone", throw_alone},
                                                           {"leave_by_exception", hang},
                                                           {"abort", end_by_abort},
                                                           {"user_error", user_error},
                                                           {"wrong_size", wrong_size}};
-  MpiEnvironment environment;
+  const char* const launched_as = std::getenv("OMPI_COMM_WORLD_RANK");
+  const bool rank_1 = launched_as != nullptr && std::string(launched_as) == "1";
+  stop_here_if(rank_1 && scene == "stopped_at_the_start");
+  MpiEnvironment environment(scene.starts_with("stopped_at") ? 1 : 0);
   MemoryAccount account;
   const auto host = environment.world(account);
   if (scene == "leave_by_exception" && host->rank() == 1) throw std::runtime_error("not caught in time");
@@ -118,6 +134,7 @@ int run(const std::string& scene, const std::string& backend) {
     const auto own = communicator_of(backend, *host, *device, account, scene == "absent" ? 1 : 60);
     Place place(own ? *own : *host, *device);
     scenes.at(scene)(place);
+    stop_here_if(rank_1 && scene == "stopped_at_the_end");
     return 0;
   } catch (const AgreedError& error) {
     if (is_printed_here(error)) std::fprintf(stderr, "muster: %s\n", error.what());
