@@ -6,7 +6,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
-#include <limits>
 #include <string_view>
 #include <tuple>
 #include <unistd.h>
@@ -329,15 +328,14 @@ void remove_leftovers(const std::string& folder, std::int64_t attempt, const War
 
 std::uint64_t removable_bytes(const std::string& folder, std::int64_t keep) {
   std::uint64_t bytes = 0;
-  for (const Entry& entry : superfluous(folder, keep, std::numeric_limits<std::int64_t>::max()))
-    bytes += bytes_below(entry.path);
+  for (const Entry& entry : superfluous(folder, keep, next_attempt)) bytes += bytes_below(entry.path);
   return bytes;
 }
 
-std::string describe_leftovers(const std::string& folder) {
+std::string describe_leftovers(const std::string& folder, std::int64_t attempt) {
   std::string all;
   for (const Entry& entry : entries_of(folder))
-    if (is_leftover(entry, std::numeric_limits<std::int64_t>::max()))
+    if (is_leftover(entry, attempt))
       all +=
           fmt::format("{}{} ({})", all.empty() ? "" : ", ", entry.path, human_bytes(bytes_below(entry.path)));
   return all;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -64,9 +65,11 @@ void remove_leftovers(
     const std::string& folder, std::int64_t attempt, const Warn& warn,
     const std::function<void()>& beat = [] {});
 
+// Of an attempt that is yet to begin: later than all.
+constexpr std::int64_t next_attempt = std::numeric_limits<std::int64_t>::max();
 // What keep_newest would remove for the next attempt, in bytes.
 std::uint64_t removable_bytes(const std::string& folder, std::int64_t keep);
-// One line that names what attempts left unfinished in `folder`, with its size; empty if there is nothing.
-std::string describe_leftovers(const std::string& folder);
+// Names what attempts before this one left unfinished in `folder`, each with its size; empty if there is nothing.
+std::string describe_leftovers(const std::string& folder, std::int64_t attempt);
 
 }  // namespace muster

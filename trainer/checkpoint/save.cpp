@@ -133,18 +133,17 @@ void publish(const CheckpointRequest& request, const std::string& partial, const
 
 }  // namespace
 
-void check_room(const std::string& folder, std::uint64_t bytes, std::uint64_t freed) {
+void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t attempt, std::uint64_t freed) {
   const std::uint64_t room = free_room(folder);
   if (room >= bytes || room + freed >= bytes) return;
-  const std::string leftovers = describe_leftovers(folder);
+  const std::string leftovers = describe_leftovers(folder, attempt);
+  const char* const because =
+      freed > 0 ? "once what earlier attempts left is removed" : "beside what earlier attempts left";
   throw UserError(
       "cannot save a checkpoint in {}: it takes another {} and {} are free{}; free space on that disk or "
       "lower checkpoint.keep",
       folder, human_bytes(bytes), human_bytes(room + freed),
-      leftovers.empty() ? ""
-      : freed > 0
-          ? fmt::format(" once what earlier attempts left is removed: {}", leftovers)
-          : fmt::format(", beside what an attempt that ended left and may be removed: {}", leftovers));
+      leftovers.empty() ? "" : fmt::format(" {}: {}", because, leftovers));
 }
 
 SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
@@ -184,7 +183,8 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
       const Pulse::Work work = comm.pulse().writing("making room for a checkpoint", bytes);
       request.make_room();
     });
-    agree(comm, "checking the room for a checkpoint", [&] { check_room(request.folder, missing); });
+    agree(comm, "checking the room for a checkpoint",
+          [&] { check_room(request.folder, missing, request.attempt); });
 
     std::uint64_t hash = 0;
     agree(comm, "writing a checkpoint", [&] {

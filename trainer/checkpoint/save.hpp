@@ -29,8 +29,10 @@ struct SavedCheckpoint {
   std::uint64_t bytes = 0;  // of all ranks' files
 };
 
-// Throws UserError when the disk of `folder`, which need not be there yet, has less room than `bytes` even with `freed` more.
-void check_room(const std::string& folder, std::uint64_t bytes, std::uint64_t freed = 0);
+// Throws UserError when the disk of `folder`, which need not be there yet, has less room than `bytes` even with `freed`
+// more. It names what attempts before `attempt` have left there.
+void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t attempt,
+                std::uint64_t freed = 0);
 
 // Every rank gives its slices; together they cover each tensor exactly once. Values are written straight
 // from the caller's memory, which must not change meanwhile. If any rank fails, all throw the same UserError

@@ -199,7 +199,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
     if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
     // Of parameters and both moments; better now than after the first hours.
     if (step < config_.train.steps)
-      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()),
+      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()), next_attempt,
                  removable_bytes(folder, config_.checkpoint.keep));
     if (config_.eval.every > 0 && !data_.has_validation(config_))
       throw UserError(
@@ -446,6 +446,7 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   diverged_ = result.skipped && result.targets > 0 ? diverged_ + 1 : 0;
   merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
+  const Pulse::Work work = comm_.pulse().writing("writing the metrics");
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
   StepRecord record;
   record.step = progress_.step;
