@@ -1,5 +1,6 @@
 // Signs of life among the ranks of a job: each tells the others of its pulse from time to time, on its progress thread,
-// whatever its own thread is at. A rank that is stopped as a whole falls silent.
+// whatever its own thread is at. A rank that is stopped as a whole falls silent. (64 bytes to each other rank every few
+// seconds: of a thousand ranks each sends some 200 a second.)
 #pragma once
 
 #include <functional>

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <csignal>
@@ -173,6 +174,25 @@ TEST_F(Metrics, a_pipe_in_place_of_a_log_or_of_metrics_is_refused_by_name) {
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find(path_ + ": it is a pipe"), std::string::npos) << error.what();
   }
+}
+
+// As mpirun's, which reads no more once it was asked to end, while its ranks still save.
+TEST_F(Metrics, a_screen_that_takes_no_more_stops_no_log) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const int screen = dup(STDOUT_FILENO);
+  dup2(ends[1], STDOUT_FILENO);
+  const auto log = make_log(root_ + "/rank-0.log", true);
+  const std::string line(99, 'x');
+  for (int i = 0; i < 2000; ++i) log->info(line);
+  dup2(screen, STDOUT_FILENO);
+  for (const int end : {screen, ends[1]}) close(end);
+  std::string read(100, ' ');
+  EXPECT_EQ(::read(ends[0], read.data(), read.size()), 100);
+  EXPECT_EQ(read, line + "\n");
+  close(ends[0]);
+  const std::string kept = read_text(root_ + "/rank-0.log");
+  EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 2000);
 }
 
 TEST_F(Metrics, a_screen_that_is_gone_stops_no_log) {
