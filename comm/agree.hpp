@@ -49,6 +49,7 @@ std::invoke_result_t<Fn> agree(Communicator& comm, const std::string& what, Fn&&
   std::exception_ptr failure;
   const auto attempt = [&](auto&& work) {
     try {
+      const Pulse::Work told = comm.pulse().work(what);
       work();
     } catch (...) {
       failure = std::current_exception();

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "comm/signs_of_life.hpp"
 #include "core/error.hpp"
 
 namespace muster {
@@ -172,13 +173,24 @@ Event AsyncCommunicator::all_reduce_typed(std::span<T> data, ReduceOp op, const 
   return issue(what, after, std::move(phases));
 }
 
-std::unique_ptr<Communicator> AsyncCommunicator::split(int color, int key) {
-  check(color >= 0, "a split wants a color that is not negative");
+std::unique_ptr<Transport> AsyncCommunicator::split_transport(int color, int key) {
   // The transport's split blocks the progress thread; behind a barrier it does so only for a moment.
   barrier("split").wait();
+  const Pulse::Work work = pulse().work("split");
   std::unique_ptr<Transport> part;
   progress_->call([&] { part = channel_->transport().split(color, key); });
-  return std::make_unique<AsyncCommunicator>(progress_, std::move(part), account_, delay_);
+  return part;
+}
+
+std::unique_ptr<Communicator> AsyncCommunicator::split(int color, int key) {
+  check(color >= 0, "a split wants a color that is not negative");
+  return std::make_unique<AsyncCommunicator>(progress_, split_transport(color, key), account_, delay_);
+}
+
+std::unique_ptr<SignsOfLife> AsyncCommunicator::exchange_signs(const std::function<Sign()>& mine,
+                                                               double interval) {
+  if (size_ == 1) return nullptr;
+  return muster::exchange_signs(progress_, split_transport(0, rank_), mine, interval);
 }
 
 void AsyncCommunicator::abort(int exit_code) {

@@ -44,9 +44,11 @@ class AsyncCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override;
   std::uint64_t bytes_sent() const override { return channel_->bytes_sent(); }
   std::optional<PendingCollective> oldest_pending() const override { return channel_->oldest_pending(); }
+  std::unique_ptr<SignsOfLife> exchange_signs(const std::function<Sign()>& mine, double interval) override;
   [[noreturn]] void abort(int exit_code) override;
 
  private:
+  std::unique_ptr<Transport> split_transport(int color, int key);
   Event issue(const std::string& what, const Event& after, std::vector<Collective::Phase> phases);
   template <class T>
   Event all_reduce_typed(std::span<T> data, ReduceOp op, const std::string& what, const Event& after);

@@ -1,5 +1,6 @@
 #include "comm/communicator.hpp"
 
+#include "comm/signs_of_life.hpp"
 #include "core/error.hpp"
 
 namespace muster {
@@ -13,6 +14,10 @@ std::vector<Event> Communicator::all_gathers(std::span<const std::vector<std::sp
 
 Event Communicator::reduce_scatter(std::span<const std::span<float>>, const std::string&, const Event&) {
   throw Defect("reduce_scatter by a communicator that does not sum");
+}
+
+std::unique_ptr<SignsOfLife> Communicator::exchange_signs(const std::function<Sign()>&, double) {
+  return nullptr;
 }
 
 std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine,

@@ -9,15 +9,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/pulse.hpp"
 #include "core/stream.hpp"
 
 namespace muster {
+
+class SignsOfLife;
+struct Sign;
 
 enum class ReduceType : std::uint8_t { f32, f64, i64 };
 enum class ReduceOp : std::uint8_t { sum, max };
@@ -87,8 +92,17 @@ class Communicator {
   // a peer was lost.
   virtual std::optional<PendingCollective> oldest_pending() const = 0;
 
+  // What this rank's thread is at. The watchdog of the communicator reads it.
+  Pulse& pulse() { return pulse_; }
+  // Signs of life among its ranks, of which `mine` makes this one's (comm/signs_of_life.hpp); null where there is nobody
+  // to give any, or no way. Collective.
+  virtual std::unique_ptr<SignsOfLife> exchange_signs(const std::function<Sign()>& mine, double interval);
+
   // Ends every rank of the job at once with this exit code. Does not return.
   [[noreturn]] virtual void abort(int exit_code) = 0;
+
+ private:
+  Pulse pulse_;
 };
 
 // One blocking exchange of a variable-length byte string from every rank to every rank, in rank order.

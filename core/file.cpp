@@ -25,30 +25,36 @@ namespace {
   throw UserError("cannot {} {}: {}{}", verb, path, std::strerror(error), remedy);
 }
 
+// Of a pipe (a FIFO, too) there is no size and no place to read at; to open one would wait for its other end.
+[[noreturn]] void refuse_pipe(std::string_view verb, const std::string& path) {
+  throw UserError("cannot {} {}: it is a pipe (FIFO) or a socket, not a file; let a regular file stand there",
+                  verb, path);
+}
+
+int open_file(std::string_view verb, const std::string& path, int flags) {
+  const int descriptor = open(path.c_str(), flags | O_NONBLOCK | O_CLOEXEC, 0666);
+  if (descriptor < 0 && errno == ENXIO) refuse_pipe(verb, path);
+  if (descriptor < 0) fail(verb, path, errno);
+  struct stat status {};
+  if (fstat(descriptor, &status) == 0 && S_ISFIFO(status.st_mode)) {
+    close(descriptor);
+    refuse_pipe(verb, path);
+  }
+  return descriptor;
+}
+
 }  // namespace
 
-File File::open_to_read(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail("open", path, errno);
-  return File(descriptor, path);
-}
+File File::open_to_read(const std::string& path) { return File(open_file("open", path, O_RDONLY), path); }
 
 File File::create(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor < 0) fail("create", path, errno);
-  return File(descriptor, path);
+  return File(open_file("create", path, O_WRONLY | O_CREAT | O_TRUNC), path);
 }
 
-File File::open_to_update(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (descriptor < 0) fail("open", path, errno);
-  return File(descriptor, path);
-}
+File File::open_to_update(const std::string& path) { return File(open_file("open", path, O_RDWR), path); }
 
 File File::open_to_append(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (descriptor < 0) fail("open", path, errno);
-  return File(descriptor, path);
+  return File(open_file("open", path, O_WRONLY | O_APPEND), path);
 }
 
 File::File(File&& other) noexcept

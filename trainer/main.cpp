@@ -7,10 +7,12 @@
 
 #include "core/error.hpp"
 #include "trainer/cli/command_line.hpp"
+#include "trainer/cli/output.hpp"
 #include "trainer/failure.hpp"
 #include "trainer/launcher.hpp"
 
 int main(int count, char** values) {
+  muster::hold_standard_streams();
   muster::Command command;
   try {
     command = muster::read_command_line(std::vector<std::string>(values + 1, values + count));
@@ -19,8 +21,9 @@ int main(int count, char** values) {
                                           : static_cast<int>(muster::ExitCode::user_error);
   }
   try {
-    return command();
+    return muster::finish_output(command());
   } catch (const std::exception& error) {
-    return muster::report_failure(error);
+    // Printing throws, too.
+    return muster::lost_output() ? muster::finish_output(0) : muster::report_failure(error);
   }
 }

@@ -6,11 +6,14 @@
 
 #include "comm/async_communicator.hpp"
 #include "comm/mpi/transport.hpp"
+#include "comm/watchdog.hpp"
 #include "core/error.hpp"
 
 namespace muster {
 
-MpiEnvironment::MpiEnvironment() : exceptions_(std::uncaught_exceptions()) {
+MpiEnvironment::MpiEnvironment(double limit_seconds)
+    : exceptions_(std::uncaught_exceptions()), limit_seconds_(limit_seconds) {
+  const Deadline deadline("the start of MPI", limit_seconds_);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE)
@@ -23,10 +26,12 @@ MpiEnvironment::~MpiEnvironment() {
     std::fflush(nullptr);
     MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::defect));
   }
+  const Deadline deadline("the end of MPI", limit_seconds_, log_);
   MPI_Finalize();
 }
 
 std::unique_ptr<Communicator> MpiEnvironment::world(MemoryAccount& account) {
+  const Deadline deadline("the start of MPI", limit_seconds_);
   return std::make_unique<AsyncCommunicator>(std::make_shared<ProgressThread>(), mpi_world_transport(),
                                              account);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "comm/communicator.hpp"
 #include "core/memory.hpp"
@@ -16,7 +17,8 @@ namespace muster {
 // ranks, because MPI cannot end in order without the others.
 class MpiEnvironment {
  public:
-  MpiEnvironment();
+  // Where a rank hangs, the start and the end of MPI are given `limit_seconds` (0: no limit), and end this one.
+  explicit MpiEnvironment(double limit_seconds = 0);
   ~MpiEnvironment();
   MpiEnvironment(const MpiEnvironment&) = delete;
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
@@ -24,8 +26,13 @@ class MpiEnvironment {
   // The communicator of all ranks. Its staging comes from `account`.
   std::unique_ptr<Communicator> world(MemoryAccount& account);
 
+  // The log of this rank, where the end of MPI takes too long.
+  void tell_last_words_to(const std::string& log) { log_ = log; }
+
  private:
   int exceptions_ = 0;  // in flight when MPI was started
+  double limit_seconds_;
+  std::string log_;
 };
 
 }  // namespace muster

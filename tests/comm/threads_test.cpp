@@ -13,6 +13,7 @@
 #include "comm/watchdog.hpp"
 #include "core/device.hpp"
 #include "core/error.hpp"
+#include "core/file.hpp"
 #include "core/stream.hpp"
 #include "tests/comm/behaviours.hpp"
 #include "tests/emulated.hpp"
@@ -122,7 +123,7 @@ TEST(Communicator, destroying_it_fails_what_is_still_under_way) {
 void wait_for_rank_1_under_a_watchdog(double limit_seconds) {
   run_ranks(3, [&](Communicator& comm) {
     Watchdog watchdog(comm, limit_seconds);
-    watchdog.set_step(41);
+    comm.pulse().set_step(41);
     comm.barrier("start").wait();
     if (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
     comm.barrier("sum of the losses").wait();
@@ -202,6 +203,86 @@ TEST(Watchdog, is_silent_while_a_rank_computes_what_it_will_send) {
         .wait();
     EXPECT_EQ(value, 1);
   });
+}
+
+// A disk that is slow to sync, five times as long as ranks may wait.
+TEST(Watchdog, is_silent_while_a_rank_that_others_wait_for_gets_on) {
+  run_ranks(3, [](Communicator& comm) {
+    Watchdog watchdog(comm, 0.3);
+    if (comm.rank() == 1) {
+      const Pulse::Work work = comm.pulse().work("loading");
+      for (int part = 0; part < 15; ++part) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        comm.pulse().beat();
+      }
+    }
+    comm.barrier("the others").wait();
+    watchdog.leave();
+  });
+}
+
+void hang_in_work_under_a_watchdog(int ranks) {
+  run_ranks(ranks, [](Communicator& comm) {
+    const Watchdog watchdog(comm, 0.1);
+    comm.pulse().set_step(41);
+    if (comm.rank() == 0) {
+      const Pulse::Work work = comm.pulse().writing("completing a checkpoint");
+      std::this_thread::sleep_for(std::chrono::seconds(60));
+    }
+    comm.barrier("the others").wait();
+  });
+}
+
+TEST(WatchdogDeathTest, names_the_work_in_which_a_rank_hangs_and_ends_all_ranks) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  for (const int ranks : {1, 3})
+    EXPECT_EXIT(hang_in_work_under_a_watchdog(ranks), testing::ExitedWithCode(75),
+                "muster: rank 0 on .* at step 41: has got no further for .* s in completing a checkpoint; "
+                "ending all ranks\n");
+}
+
+TEST(WatchdogDeathTest, leaves_its_last_words_in_the_log) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const std::string log = testing::TempDir() + "last-words.log";
+  File::create(log);
+  const auto hang = [&] {
+    run_ranks(1, [&](Communicator& comm) {
+      comm.pulse().set_log(log);
+      const Watchdog watchdog(comm, 0.1);
+      const Pulse::Work work = comm.pulse().work("loading");
+      std::this_thread::sleep_for(std::chrono::seconds(60));
+    });
+  };
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(75), "in loading");
+  EXPECT_NE(read_text(log).find("has got no further"), std::string::npos);
+}
+
+TEST(DeadlineDeathTest, ends_the_process_when_it_is_not_over_in_time) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto hang = [](double limit, std::chrono::milliseconds time) {
+    {
+      const Deadline deadline("the start of MPI", limit);
+      std::this_thread::sleep_for(time);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(hang(0.1, std::chrono::seconds(60)), testing::ExitedWithCode(75),
+              "muster: the start of MPI has taken 0 s on ");
+  EXPECT_EXIT(hang(60, std::chrono::milliseconds(1)), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(hang(0, std::chrono::milliseconds(1)), testing::ExitedWithCode(0), "");
+}
+
+TEST(Watchdog, ranks_that_leave_in_order_wait_for_the_last) {
+  for (const int ranks : {1, 2, 4}) {
+    std::atomic<int> came = 0;
+    run_ranks(ranks, [&](Communicator& comm) {
+      Watchdog watchdog(comm, 60);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20 * comm.rank()));
+      ++came;
+      watchdog.leave();
+      EXPECT_EQ(came, ranks);
+    });
+  }
 }
 
 TEST(Watchdog, a_limit_of_zero_never_barks) {

@@ -33,11 +33,11 @@ def write_documents(path, documents, seed=1, longest=60):
             out.write(json.dumps({"text": text}) + "\n")
 
 
-def prepare(folder, *, documents=400, seed=1, longest=60, options=()):
+def prepare(folder, *, documents=400, seed=1, longest=60, validation=0.1, options=()):
     """A dataset in `folder`, made by the program itself."""
     source = str(folder) + ".jsonl"
     write_documents(source, documents, seed, longest)
-    subprocess.run([BINARY, "prepare", source, "--output", str(folder), "--validation", "0.1", *options],
+    subprocess.run([BINARY, "prepare", source, "--output", str(folder), "--validation", str(validation), *options],
                    check=True, stdout=subprocess.DEVNULL)
     return str(folder)
 
@@ -65,15 +65,32 @@ def mpi_environment():
     return environment
 
 
-def command(ranks, arguments):
-    return ["mpirun", "--bind-to", "none", "-n", str(ranks), BINARY, *[str(a) for a in arguments]]
+ALONE = None  # a rank without mpirun
 
 
-def start(ranks, arguments, **options):
-    """mpirun in a session of its own, so that all its processes can be found and ended together."""
-    return subprocess.Popen(command(ranks, arguments), env=mpi_environment(), start_new_session=True,
+def command(ranks, arguments, environment):
+    launcher = [] if ranks is ALONE else ["mpirun", "--bind-to", "none", "-n", str(ranks)]
+    # For the ranks only: what is preloaded into them is not for mpirun.
+    variables = ["env", *[f"{name}={value}" for name, value in environment.items()]] if environment else []
+    return [*launcher, *variables, BINARY, *[str(a) for a in arguments]]
+
+
+def start(ranks, arguments, environment=None, **options):
+    """In a session of its own, so that all its processes can be found and ended together."""
+    return subprocess.Popen(command(ranks, arguments, environment), env=mpi_environment(), start_new_session=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             errors="replace", **options)
+
+
+def slow_disk(rules, log, rank=None):
+    """The environment of ranks (or of one) whose calls on files meet these rules: tests/chaos/slow_disk.cpp."""
+    environment = {"LD_PRELOAD": os.environ["SLOW_DISK_LIBRARY"], "SLOW_DISK": rules, "SLOW_DISK_LOG": str(log)}
+    return environment if rank is None else {**environment, "SLOW_DISK_RANK": str(rank)}
+
+
+def lines(path):
+    """Those of a file that may not be there yet."""
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 class Finished:
@@ -169,6 +186,14 @@ def ranks_of(process):
     """Pids of the ranks that this mpirun started and that live: its session's, or those that left it."""
     inside = processes(lambda f: f[0] not in "ZX" and (int(f[3]) == process.pid or int(f[1]) == process.pid))
     return sorted(pid for pid in inside if is_muster(pid))
+
+
+def rank_of(process, rank):
+    """The pid of this rank."""
+    for pid in ranks_of(process):
+        if f"OMPI_COMM_WORLD_RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return pid
+    raise AssertionError(f"rank {rank} does not live")
 
 
 def kill_session(process):

@@ -168,6 +168,45 @@ TEST(CheckpointFolder, what_earlier_attempts_left_goes_and_what_is_being_written
             (Names{"notes.txt", "step-00000005", "step-00000006.partial-2", "step-00000006.partial-3"}));
 }
 
+TEST(CheckpointFolder, leftovers_go_before_a_save_asks_for_room_and_count_as_room_before_that) {
+  const TemporaryFolder folder;
+  for (const int step : {1, 2, 3, 4}) save(folder.path(), 1, step);
+  const std::string dead = partial_path(folder.path(), 5, 1),
+                    dying = folder.path() + "/step-00000001.removing";
+  std::filesystem::rename(checkpoint_path(folder.path(), 1), dying);
+  std::filesystem::create_directory(dead);
+  overwrite(dead + "/rank-00000.h5", std::string(1000000, 'x'));
+
+  const std::uint64_t one = list_checkpoints(folder.path())[1].bytes;
+  const std::uint64_t room = removable_bytes(folder.path(), 2);
+  EXPECT_GT(room, 1000000 + 2 * one) << "the two leftovers, and one checkpoint more than is kept";
+  EXPECT_LT(room, 1000000 + 3 * one);
+  EXPECT_LT(removable_bytes(folder.path(), 0), 1000000 + 2 * one) << "0 keeps all";
+  const std::string told = describe_leftovers(folder.path(), 2);
+  EXPECT_NE(told.find(dead + " (976.56 KiB)"), std::string::npos) << told;
+  EXPECT_NE(told.find(dying), std::string::npos) << told;
+  EXPECT_EQ(describe_leftovers(folder.path(), 1).find(dead), std::string::npos) << "it may be writing it";
+
+  const std::uint64_t too_much = std::uint64_t{1} << 60;
+  EXPECT_NE(message_of([&] { check_room(folder.path(), too_much, 2); }).find(dead), std::string::npos);
+  EXPECT_NO_THROW(check_room(folder.path(), too_much, 2, too_much));
+
+  int beats = 0;
+  remove_leftovers(folder.path(), 2, ignore, [&] { ++beats; });
+  EXPECT_GE(beats, 2);
+  EXPECT_EQ(names_in(folder.path()), (Names{"step-00000002", "step-00000003", "step-00000004"}));
+  EXPECT_EQ(describe_leftovers(folder.path(), 2), "");
+  EXPECT_EQ(message_of([&] { check_room(folder.path(), too_much, 2); }).find("partial"), std::string::npos);
+}
+
+TEST(CheckpointFolder, a_save_removes_what_earlier_attempts_left) {
+  const TemporaryFolder folder;
+  for (const int attempt : {1, 2, 3})
+    std::filesystem::create_directory(partial_path(folder.path(), 6, attempt));
+  save(folder.path(), 2, 5, 3);
+  EXPECT_EQ(names_in(folder.path()), (Names{"step-00000005", "step-00000006.partial-3"}));
+}
+
 TEST(CheckpointFolder, the_commands_show_what_is_there_and_refuse_what_is_damaged) {
   const TemporaryFolder run;
   const std::string folder = run.path() + "/checkpoints";

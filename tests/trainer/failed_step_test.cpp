@@ -38,7 +38,7 @@ TEST(FailedStep, sends_its_buckets_in_the_order_of_the_others) {
     TrainingStep training(config, mine, state, {comm, comm}, progress);
     training.request(prefetch, 0);
     try {
-      training.start(prefetch, 1e-3, false);
+      training.start(prefetch, 1e-3);
       training.finish(progress);
     } catch (const UserError& error) {
       failed += std::strcmp(error.what(), "train-00003.h5 ends early: prepare the data again") == 0 ? 1 : 0;

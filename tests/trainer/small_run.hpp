@@ -201,7 +201,8 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
             }
             if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
             if (step + 1 < config.train.steps) training.request(prefetch, step + 1);
-            training.start(prefetch, config.optimizer.lr, disturbance.stop && disturbance.stop(rank, step));
+            training.start(prefetch, config.optimizer.lr,
+                           [&] { return disturbance.stop && disturbance.stop(rank, step); });
           }
           const StepResult result = training.finish(progress);
           if (rank == 0) outcome.steps.push_back(result);

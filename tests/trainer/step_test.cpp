@@ -156,7 +156,7 @@ TEST(TrainingStep, sends_exactly_the_bytes_of_the_plan) {
         for (std::int64_t step = 0; step < 2; ++step) {
           const std::uint64_t before = comm.bytes_sent();
           training.request(prefetch, step);
-          training.start(prefetch, 1e-3, false);
+          training.start(prefetch, 1e-3);
           training.finish(progress);
           training.settle();
           EXPECT_EQ(comm.bytes_sent() - before, plan.bytes_sent_per_step)
@@ -308,11 +308,11 @@ TEST(TrainingStep, ends_every_rank_with_the_error_of_the_one_that_cannot_read) {
       Progress progress;
       TrainingStep training(config, plan, state, {comm, comm}, progress);
       training.request(prefetch, 0);
-      training.start(prefetch, 1e-3, false);
+      training.start(prefetch, 1e-3);
       EXPECT_NO_THROW(training.finish(progress));
       training.request(prefetch, 1);
       try {
-        training.start(prefetch, 1e-3, false);
+        training.start(prefetch, 1e-3);
         training.finish(progress);
       } catch (const UserError& error) {
         EXPECT_STREQ(error.what(), "train-00003.h5 ends early: prepare the data again");
@@ -343,7 +343,7 @@ TEST(TrainingStep, ends_when_the_parameters_that_nobody_waited_for_have_been_gat
     {
       TrainingStep training(config, plan, state, {late, late}, progress);
       training.request(prefetch, 0);
-      training.start(prefetch, 1e-2, false);
+      training.start(prefetch, 1e-2);
       training.finish(progress);
     }
     EXPECT_NO_THROW(check_replicas(state, comm));

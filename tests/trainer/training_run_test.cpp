@@ -35,8 +35,10 @@ namespace {
 struct Launch {
   int ranks = 1;
   std::uint64_t delays = 0;  // 0: inline streams, no pauses
-  // Called by each rank in every step, where a signal would be asked for.
-  std::function<bool(int rank, int step)> stop = {};
+  // Called by each rank once a step, where a signal would be asked for; 0 before the first.
+  std::function<bool(int rank, std::int64_t step)> stop = {};
+  bool always_asked = false;                             // not once a step but at every safe point
+  std::function<void(std::int64_t steps)> unsaved = {};  // told by a run of one rank
   std::function<void(Config& config)> of_the_last = {};  // what the last rank has otherwise
 };
 
@@ -98,10 +100,16 @@ class TrainingRun : public Scratch {
           // What the communicator took from the account of run_ranks.
           const Buffer staging(account, MemoryKind::communication,
                                comm.size() > 1 ? AsyncCommunicator::staging_bytes : 0);
-          int step = 0;
+          std::int64_t asked = -1;
+          bool answer = false;
+          const auto stop = [&](std::int64_t step) {
+            if (std::exchange(asked, step) != step || launch.always_asked)
+              answer = launch.stop && launch.stop(comm.rank(), step);
+            return answer;
+          };
           Machine machine(cpu_device(), account, std::move(stream));
-          const RunHost host{
-              {comm, comm}, machine, [&] { return launch.stop && launch.stop(comm.rank(), ++step); }};
+          RunHost host{{comm, comm}, machine, stop};
+          if (launch.unsaved) host.unsaved = launch.unsaved;
           try {
             Config mine = config;
             if (launch.of_the_last && comm.rank() + 1 == launch.ranks) launch.of_the_last(mine);
@@ -225,7 +233,7 @@ TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_und
   Config interrupted = config("interrupted");
   const RunResult first =
       run(interrupted,
-          {.ranks = 2, .delays = 3, .stop = [](int rank, int step) { return rank == 1 && step == 2; }});
+          {.ranks = 2, .delays = 3, .stop = [](int rank, auto step) { return rank == 1 && step == 2; }});
   EXPECT_TRUE(first.interrupted);
   EXPECT_EQ(first.progress.step, 2);
   EXPECT_EQ(checkpoints("interrupted"), std::vector<std::int64_t>{2});
@@ -233,7 +241,7 @@ TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_und
   interrupted.train.sharding = 0;
   const RunResult second =
       run(interrupted,
-          {.ranks = 3, .delays = 4, .stop = [](int rank, int step) { return rank == 0 && step == 3; }});
+          {.ranks = 3, .delays = 4, .stop = [](int rank, auto step) { return rank == 0 && step == 5; }});
   EXPECT_TRUE(second.interrupted);
   EXPECT_EQ(second.progress.step, 5);
 
@@ -259,11 +267,65 @@ TEST_F(TrainingRun, ends_after_its_time_limit_with_a_checkpoint) {
 }
 
 TEST_F(TrainingRun, that_was_asked_to_stop_saves_and_evaluates_nothing) {
-  const RunResult result = run(config("run"), {.ranks = 2, .stop = [](int, int step) { return step == 3; }});
+  const RunResult result = run(config("run"), {.ranks = 2, .stop = [](int, auto step) { return step == 3; }});
   EXPECT_TRUE(result.interrupted);
   EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{3});
   EXPECT_FALSE(metrics("run").at(2).contains("eval_loss"));
   EXPECT_EQ(result.evaluation.targets, 0);
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_within_a_step_ends_with_it) {
+  int asked = 0;
+  const RunResult result =
+      run(config("run"),
+          {.stop = [&](int, auto step) { return step == 2 && ++asked == 8; }, .always_asked = true});
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{2}) << "asked in its last micro-batch";
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_before_its_first_step_takes_none) {
+  run(config("undisturbed"));
+  for (const std::int64_t before : {0, 2}) {
+    const auto stop_after = [&](std::int64_t last) {
+      return run(config("run"),
+                 {.ranks = 2, .stop = [=](int rank, auto step) { return rank == 1 && step == last; }});
+    };
+    if (before > 0) stop_after(before);
+    const RunResult result = stop_after(before);
+    EXPECT_TRUE(result.interrupted);
+    EXPECT_EQ(result.progress.step, before);
+    EXPECT_EQ(metrics("run").size(), static_cast<std::size_t>(before));
+  }
+  run(config("run"));
+  expect_same_end("run", "undisturbed");
+}
+
+TEST_F(TrainingRun, that_is_asked_to_stop_in_an_evaluation_ends_it_on_all_ranks_and_saves) {
+  run(config("undisturbed"));
+  for (const int ranks : {1, 2, 3}) {
+    const std::string name = "run-of-" + std::to_string(ranks);
+    // More often than the last rank is asked in the step itself, for each of its leaves.
+    int asked = 0;
+    const auto in_evaluation = [&](int rank, auto step) {
+      return rank + 1 == ranks && step == 3 && ++asked > (8 + ranks - 1) / ranks;
+    };
+    const RunResult result =
+        run(config(name), {.ranks = ranks, .delays = 5, .stop = in_evaluation, .always_asked = true});
+    EXPECT_TRUE(result.interrupted);
+    EXPECT_EQ(result.evaluation.targets, 0);
+    EXPECT_EQ(checkpoints(name), std::vector<std::int64_t>{3});
+    EXPECT_FALSE(metrics(name).at(2).contains("eval_loss"));
+    run(config(name));
+    EXPECT_EQ(tensors(name, 6), tensors("undisturbed", 6));
+  }
+}
+
+TEST_F(TrainingRun, tells_how_many_steps_are_not_saved) {
+  std::vector<std::int64_t> unsaved;
+  Config saving = config("run");
+  saving.checkpoint.every = 4;
+  run(saving, {.unsaved = [&](std::int64_t steps) { unsaved.push_back(steps); }});
+  EXPECT_EQ(unsaved, (std::vector<std::int64_t>{1, 2, 3, 4, 0, 1, 2, 0}));
 }
 
 TEST_F(TrainingRun, refuses_ranks_that_would_train_on_other_data_or_by_other_rules) {
@@ -290,7 +352,7 @@ TEST_F(TrainingRun, refuses_ranks_that_would_train_on_other_data_or_by_other_rul
 }
 
 TEST_F(TrainingRun, that_was_asked_to_stop_in_its_last_step_is_done) {
-  const RunResult result = run(config("run"), {.stop = [](int, int step) { return step == 6; }});
+  const RunResult result = run(config("run"), {.stop = [](int, auto step) { return step == 6; }});
   EXPECT_FALSE(result.interrupted);
   EXPECT_EQ(checkpoints("run"), std::vector<std::int64_t>{6});
 }
@@ -309,7 +371,7 @@ TEST_F(TrainingRun, uses_the_checkpoint_before_one_that_is_damaged) {
   run(config("undisturbed"));
   Config damaged = config("damaged");
   damaged.checkpoint.every = 2;
-  run(damaged, {.ranks = 2, .stop = [](int, int step) { return step == 5; }});
+  run(damaged, {.ranks = 2, .stop = [](int, auto step) { return step == 5; }});
   ASSERT_EQ(checkpoints("damaged"), (std::vector<std::int64_t>{2, 4, 5}));
   const std::string file = checkpoint_path(RunFolder(path("damaged")).checkpoints(), 5) + "/rank-00001.h5";
   std::string bytes = read_text(file);
@@ -361,7 +423,7 @@ TEST_F(TrainingRun, that_is_refused_does_not_end_the_one_that_lives) {
     change(other);
     refusals.push_back(message_of([&] { run(other); }));
   };
-  const RunResult result = run(living, {.stop = [&](int, int step) {
+  const RunResult result = run(living, {.stop = [&](int, auto step) {
                                  if (step != 4) return false;
                                  refused([](Config& c) { c.optimizer.lr = 2e-2; });
                                  refused([](Config& c) { c.run.fresh = true; });
@@ -483,7 +545,7 @@ TEST_F(TrainingRun, ends_on_every_rank_when_a_shard_is_cut_short_under_it) {
   Config long_run = config("run");
   long_run.train.steps = 1000;
   long_run.eval.every = 0;
-  const auto cut_in_step_3 = [&](int rank, int step) {
+  const auto cut_in_step_3 = [&](int rank, std::int64_t step) {
     if (rank == 1 && step == 3)
       for (const auto& entry : std::filesystem::directory_iterator(path("data")))
         if (entry.path().filename().string().starts_with("train-")) std::filesystem::resize_file(entry, 100);

@@ -127,7 +127,7 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
     comm.barrier("ready").wait();
     for (std::int64_t step = 0; step < config.train.steps; ++step) {
       training.request(prefetch, step);
-      training.start(prefetch, config.optimizer.lr, false);
+      training.start(prefetch, config.optimizer.lr);
       const StepResult result = training.finish(progress);
       const auto s = static_cast<std::size_t>(step);
       EXPECT_NEAR(result.loss, losses[s], loss_tolerance * losses[s]) << "step " << step;

@@ -53,7 +53,7 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
 
 void SyntheticRun::start(std::vector<StepTimes>* times) {
   step_.request(prefetch_, started_++);
-  step_.start(prefetch_, config_.optimizer.lr, false, times);
+  step_.start(prefetch_, config_.optimizer.lr, {}, times);
 }
 
 std::vector<StepSample> SyntheticRun::run(int steps) {

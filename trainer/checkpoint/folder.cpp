@@ -10,12 +10,14 @@
 #include <string_view>
 #include <tuple>
 #include <unistd.h>
+#include <utility>
 
 #include "comm/agree.hpp"
 #include "comm/communicator.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/hash.hpp"
+#include "core/text.hpp"
 #include "trainer/checkpoint/manifest.hpp"
 
 namespace muster {
@@ -148,20 +150,75 @@ void rename_or_fail(const std::string& from, const std::string& to) {
   if (error) throw UserError("cannot rename {} to {}: {}: check its permissions", from, to, error.message());
 }
 
-void remove_tree(const std::string& path) {
+using Beat = std::function<void()>;
+
+void remove_tree(const std::string& path, const Beat& beat) {
   std::error_code error;
-  fs::remove_all(path, error);
+  for (fs::directory_iterator at(path, error), end; !error && at != end; at.increment(error)) {
+    fs::remove_all(at->path(), error);
+    beat();
+    if (error) break;
+  }
+  if (!error || error == std::errc::no_such_file_or_directory) fs::remove_all(path, error);
   if (error) throw UserError("cannot remove {}: {}: check its permissions", path, error.message());
+  beat();
 }
 
 // The rename comes first: what a kill leaves behind has a name that nobody reads.
-void remove_checkpoint(const std::string& path) {
+void remove_checkpoint(const std::string& path, const Beat& beat) {
   if (faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)  // the rename would succeed all the same
     throw UserError("cannot remove {}: {}: check its permissions", path, std::strerror(errno));
   const std::string doomed = path + ".removing";
-  remove_tree(doomed);
+  remove_tree(doomed, beat);
   rename_or_fail(path, doomed);
-  remove_tree(doomed);
+  remove_tree(doomed, beat);
+}
+
+std::uint64_t bytes_below(const std::string& path) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  for (fs::recursive_directory_iterator at(path, error), end; !error && at != end; at.increment(error)) {
+    std::error_code gone;
+    if (const std::uintmax_t size = fs::file_size(at->path(), gone); !gone) bytes += size;
+  }
+  return bytes;
+}
+
+bool is_leftover(const Entry& entry, std::int64_t attempt) {
+  return entry.name.stage == Stage::removing ||
+         (entry.name.stage == Stage::partial && entry.name.attempt < attempt);
+}
+
+// What need not stay: what `attempt` finds left over, and the complete checkpoints but the `keep` latest saved.
+std::vector<Entry> superfluous(const std::string& folder, std::int64_t keep, std::int64_t attempt) {
+  std::vector<Entry> all;
+  std::vector<std::pair<CheckpointInfo, Entry>> complete;
+  for (const Entry& entry : entries_of(folder)) {
+    if (is_leftover(entry, attempt) || (entry.name.stage == Stage::replaced && keep > 0))
+      all.push_back(entry);
+    if (entry.name.stage != Stage::complete || keep == 0) continue;
+    if (CheckpointInfo info = examine(entry); info.complete) complete.emplace_back(std::move(info), entry);
+  }
+  // A later attempt may have gone back: its checkpoints are the latest, whatever their steps.
+  std::sort(complete.begin(), complete.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.first.attempt, a.first.step) > std::tie(b.first.attempt, b.first.step);
+  });
+  for (std::size_t i = static_cast<std::size_t>(keep); keep > 0 && i < complete.size(); ++i)
+    all.push_back(complete[i].second);
+  return all;
+}
+
+void remove_all_of(const std::vector<Entry>& entries, const Warn& warn, const Beat& beat) {
+  for (const Entry& entry : entries) {
+    try {
+      if (entry.name.stage == Stage::removing)
+        remove_tree(entry.path, beat);
+      else
+        remove_checkpoint(entry.path, beat);
+    } catch (const UserError& error) {
+      warn(error.what());
+    }
+  }
 }
 
 void warn_of(const Entry& entry, const std::string& problem, const Warn& warn) {
@@ -256,8 +313,11 @@ std::optional<std::int64_t> newest_complete(Communicator& comm, const std::strin
     if (path.empty()) return std::nullopt;
     const Entry entry{path, parse_name(fs::path(path).filename().string()).value()};
     if (verify != Trust::full) return entry.name.step;
-    const auto problems = verify_checkpoint(path, Trust::full, static_cast<std::size_t>(comm.rank()),
-                                            static_cast<std::size_t>(comm.size()));
+    const auto problems = [&] {
+      const Pulse::Work work = comm.pulse().work("checking a checkpoint");
+      return verify_checkpoint(path, Trust::full, static_cast<std::size_t>(comm.rank()),
+                               static_cast<std::size_t>(comm.size()));
+    }();
     std::string problem;
     for (const std::string& told :
          gather_strings(comm, problems.empty() ? "" : problems.front(), "what is wrong with a checkpoint"))
@@ -267,31 +327,31 @@ std::optional<std::int64_t> newest_complete(Communicator& comm, const std::strin
   }
 }
 
-void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn) {
+void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn,
+                 const Beat& beat) {
   check(keep >= 0, "keep_newest needs a number of checkpoints of at least 0");
-  const auto remove = [&](void (*by)(const std::string&), const std::string& path) {
-    try {
-      by(path);
-    } catch (const UserError& error) {
-      warn(error.what());
-    }
-  };
-  std::vector<CheckpointInfo> complete;
-  for (const Entry& entry : entries_of(folder)) {
-    const bool abandoned = entry.name.stage == Stage::partial && entry.name.attempt < attempt;
-    const bool replaced = entry.name.stage == Stage::replaced && keep > 0;
-    if (entry.name.stage == Stage::removing) remove(remove_tree, entry.path);
-    if (abandoned || replaced) remove(remove_checkpoint, entry.path);
-    if (entry.name.stage != Stage::complete) continue;
-    if (CheckpointInfo info = examine(entry); info.complete) complete.push_back(std::move(info));
-  }
-  if (keep == 0) return;
-  // A later attempt may have gone back: its checkpoints are the latest, whatever their steps.
-  std::sort(complete.begin(), complete.end(), [](const auto& a, const auto& b) {
-    return std::tie(a.attempt, a.step) > std::tie(b.attempt, b.step);
-  });
-  for (std::size_t i = static_cast<std::size_t>(keep); i < complete.size(); ++i)
-    remove(remove_checkpoint, complete[i].path);
+  remove_all_of(superfluous(folder, keep, attempt), warn, beat);
+}
+
+void remove_leftovers(const std::string& folder, std::int64_t attempt, const Warn& warn, const Beat& beat) {
+  std::vector<Entry> entries = entries_of(folder);
+  std::erase_if(entries, [&](const Entry& entry) { return !is_leftover(entry, attempt); });
+  remove_all_of(entries, warn, beat);
+}
+
+std::uint64_t removable_bytes(const std::string& folder, std::int64_t keep) {
+  std::uint64_t bytes = 0;
+  for (const Entry& entry : superfluous(folder, keep, next_attempt)) bytes += bytes_below(entry.path);
+  return bytes;
+}
+
+std::string describe_leftovers(const std::string& folder, std::int64_t attempt) {
+  std::string all;
+  for (const Entry& entry : entries_of(folder))
+    if (is_leftover(entry, attempt))
+      all +=
+          fmt::format("{}{} ({})", all.empty() ? "" : ", ", entry.path, human_bytes(bytes_below(entry.path)));
+  return all;
 }
 
 }  // namespace muster

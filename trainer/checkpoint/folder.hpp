@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -54,8 +55,21 @@ std::optional<std::int64_t> newest_complete(Communicator& comm, const std::strin
                                             const Warn& warn);
 
 // Removes the complete checkpoints but the `keep` latest saved (0 keeps all), and what earlier attempts left
-// unfinished. For one rank, of the run's current attempt, after a save. A kill half-way leaves nothing that
-// looks complete. What cannot be removed, as a folder that is write-protected, stays and is told to `warn`.
-void keep_newest(const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn);
+// unfinished. For one rank, of the run's current attempt. A kill half-way leaves nothing that looks complete. What cannot
+// be removed, as a folder that is write-protected, stays and is told to `warn`. `beat` is called after each file.
+void keep_newest(
+    const std::string& folder, std::int64_t keep, std::int64_t attempt, const Warn& warn,
+    const std::function<void()>& beat = [] {});
+// Only what earlier attempts left: unfinished checkpoints, and those whose removal was.
+void remove_leftovers(
+    const std::string& folder, std::int64_t attempt, const Warn& warn,
+    const std::function<void()>& beat = [] {});
+
+// Of an attempt that is yet to begin: later than all.
+constexpr std::int64_t next_attempt = std::numeric_limits<std::int64_t>::max();
+// What keep_newest would remove for the next attempt, in bytes.
+std::uint64_t removable_bytes(const std::string& folder, std::int64_t keep);
+// Names what attempts before this one left unfinished in `folder`, each with its size; empty if there is nothing.
+std::string describe_leftovers(const std::string& folder, std::int64_t attempt);
 
 }  // namespace muster

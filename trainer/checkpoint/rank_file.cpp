@@ -44,7 +44,7 @@ RankFileWriter::RankFileWriter(const std::string& path, std::span<const Slice> s
             [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
 }
 
-std::uint64_t RankFileWriter::write() {
+std::uint64_t RankFileWriter::write(const std::function<void()>& beat) {
   File file = File::open_to_update(path_);
   Hasher hasher;
   std::vector<std::byte> structure;
@@ -60,6 +60,7 @@ std::uint64_t RankFileWriter::write() {
       const auto chunk = values.subspan(done, std::min(values.size() - done, chunk_bytes));
       hasher.add(chunk);
       file.write_at(chunk, offset + done);
+      beat();
     }
     at = offset + values.size();
   }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -30,8 +31,8 @@ class RankFileWriter {
   RankFileWriter(const std::string& path, std::span<const Slice> slices);
 
   std::uint64_t bytes() const { return bytes_; }
-  // Writes the values and fsyncs; returns the hash of the whole file.
-  std::uint64_t write();
+  // Writes the values and fsyncs; returns the hash of the whole file. `beat` is called after each part.
+  std::uint64_t write(const std::function<void()>& beat = [] {});
 
  private:
   struct Piece {

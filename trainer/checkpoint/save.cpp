@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/chrono.h>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sys/statvfs.h>
@@ -70,6 +71,18 @@ std::string time_now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
 }
 
+// Of the disk on which `folder` lies or is to; the largest number where it does not tell.
+std::uint64_t free_room(const std::string& folder) {
+  fs::path standing = fs::absolute(folder);
+  std::error_code error;
+  while (!fs::exists(standing, error) && standing.has_relative_path()) standing = standing.parent_path();
+  struct statvfs disk {};
+  if (statvfs(standing.c_str(), &disk) != 0)
+    throw UserError("cannot examine {}: {}", standing.string(), std::strerror(errno));
+  if (disk.f_blocks == 0) return std::numeric_limits<std::uint64_t>::max();
+  return std::uint64_t{disk.f_bavail} * disk.f_frsize;
+}
+
 void make_folder(const std::string& path) {
   std::error_code error;
   const bool made = fs::create_directories(path, error);
@@ -120,19 +133,17 @@ void publish(const CheckpointRequest& request, const std::string& partial, const
 
 }  // namespace
 
-void check_room(const std::string& folder, std::uint64_t bytes) {
-  fs::path standing = fs::absolute(folder);
-  std::error_code error;
-  while (!fs::exists(standing, error) && standing.has_relative_path()) standing = standing.parent_path();
-  struct statvfs disk {};
-  if (statvfs(standing.c_str(), &disk) != 0)
-    throw UserError("cannot examine {}: {}", standing.string(), std::strerror(errno));
-  if (disk.f_blocks == 0) return;  // a file system that does not tell
-  if (const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize; room < bytes)
-    throw UserError(
-        "cannot save a checkpoint in {}: it takes another {} and {} are free; free space on that disk or "
-        "lower checkpoint.keep",
-        folder, human_bytes(bytes), human_bytes(room));
+void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t attempt, std::uint64_t freed) {
+  const std::uint64_t room = free_room(folder);
+  if (room >= bytes || room + freed >= bytes) return;
+  const std::string leftovers = describe_leftovers(folder, attempt);
+  const char* const because =
+      freed > 0 ? "once what earlier attempts left is removed" : "beside what earlier attempts left";
+  throw UserError(
+      "cannot save a checkpoint in {}: it takes another {} and {} are free{}; free space on that disk or "
+      "lower checkpoint.keep",
+      folder, human_bytes(bytes), human_bytes(room + freed),
+      leftovers.empty() ? "" : fmt::format(" {}: {}", because, leftovers));
 }
 
 SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
@@ -140,12 +151,15 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
   const bool first = comm.rank() == 0;
   const std::string path = checkpoint_path(request.folder, request.step);
   const std::string partial = partial_path(request.folder, request.step, request.attempt);
+  const auto beat = [&] { comm.pulse().beat(); };
   try {
     agree(comm, "preparing a checkpoint", [&] {
       if (!first) return;
+      const Pulse::Work work = comm.pulse().writing("preparing a checkpoint");
       check_current(request);
       check_unsaved(request, path);
       make_folder(request.folder);
+      remove_leftovers(request.folder, request.attempt, request.warn, beat);
       std::error_code error;
       fs::remove_all(partial, error);  // of a save of this attempt that failed
       make_folder(partial);
@@ -153,6 +167,7 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
     std::vector<Slice> slices;
     std::optional<RankFileWriter> writer;
     agree(comm, "laying out a checkpoint", [&] {
+      const Pulse::Work work = comm.pulse().writing("laying out a checkpoint");
       slices = in_order(mine);
       writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
     });
@@ -162,16 +177,26 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
     comm.all_reduce(std::as_writable_bytes(std::span(sizes)), ReduceType::i64, ReduceOp::sum,
                     "size of a checkpoint")
         .wait();
+    const auto missing = static_cast<std::uint64_t>(sizes[1]), bytes = static_cast<std::uint64_t>(sizes[0]);
+    agree(comm, "making room for a checkpoint", [&] {
+      if (!first || free_room(request.folder) >= missing) return;
+      const Pulse::Work work = comm.pulse().writing("making room for a checkpoint", bytes);
+      request.make_room();
+    });
     agree(comm, "checking the room for a checkpoint",
-          [&] { check_room(request.folder, static_cast<std::uint64_t>(sizes[1])); });
+          [&] { check_room(request.folder, missing, request.attempt); });
 
     std::uint64_t hash = 0;
-    agree(comm, "writing a checkpoint", [&] { hash = writer->write(); });
+    agree(comm, "writing a checkpoint", [&] {
+      const Pulse::Work work = comm.pulse().writing("writing a checkpoint", bytes);
+      hash = writer->write(beat);
+    });
 
     const auto tables =
         gather_strings(comm, to_table(writer->bytes(), hash, slices), "what a checkpoint holds");
     agree(comm, "completing a checkpoint", [&] {
       if (!first) return;
+      const Pulse::Work work = comm.pulse().writing("completing a checkpoint", bytes);
       Manifest manifest;
       manifest.step = request.step;
       manifest.attempt = request.attempt;
@@ -184,8 +209,9 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
       check_current(request);
       publish(request, partial, path);
     });
-    return {path, static_cast<std::uint64_t>(sizes[0])};
+    return {path, bytes};
   } catch (...) {
+    const Pulse::Work work = comm.pulse().writing("removing an unfinished checkpoint");
     std::error_code ignored;  // the first failure is the one to tell
     if (first) fs::remove_all(partial, ignored);
     throw;

@@ -19,6 +19,9 @@ struct CheckpointRequest {
   std::string state = "{}";  // any JSON, kept in the manifest as it is; rank 0's counts
   // Whether this attempt is still the run's newest; asked on rank 0 before anything gets its final name.
   std::function<bool()> still_current = [] { return true; };
+  // Called on rank 0 when the disk has too little room, to remove what may go.
+  std::function<void()> make_room = [] {};
+  std::function<void(const std::string& line)> warn = [](const std::string&) {};
 };
 
 struct SavedCheckpoint {
@@ -26,8 +29,10 @@ struct SavedCheckpoint {
   std::uint64_t bytes = 0;  // of all ranks' files
 };
 
-// Throws UserError when the disk of `folder`, which need not be there yet, has less room than `bytes`.
-void check_room(const std::string& folder, std::uint64_t bytes);
+// Throws UserError when the disk of `folder`, which need not be there yet, has less room than `bytes` even with `freed`
+// more. It names what attempts before `attempt` have left there.
+void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t attempt,
+                std::uint64_t freed = 0);
 
 // Every rank gives its slices; together they cover each tensor exactly once. Values are written straight
 // from the caller's memory, which must not change meanwhile. If any rank fails, all throw the same UserError

@@ -40,7 +40,7 @@ constexpr const char* guide = R"(Muster trains GPT and Llama models on any numbe
 Each has --help with an example. Any key of a configuration can be set on the command line, as
 --train.steps=100; muster train --help lists them. A first run, in minutes: ./launch/quickstart
 
-Exit codes: 0 done, 1 a defect of muster, 2 something to mend, 75 a rank was lost (start again), 85 stopped by
+Exit codes: 0 done, 1 a defect of muster, 2 something to mend, 75 a rank hangs (start again), 85 stopped by
 a signal or a time limit (start again to go on).
 )";
 
@@ -174,9 +174,8 @@ void add_train(Line& line) {
   const std::string example =
       "mpirun --bind-to none -n 2 muster train configs/quickstart.toml --train.steps=100 "
       "--run.dir=runs/try\n\n"
-      "A run whose folder holds a complete checkpoint goes on from it. SIGTERM, SIGUSR1 and run.time_limit "
-      "end the\n"
-      "step, save, and exit with code 85: start it again to go on.\n\n" +
+      "A run whose folder holds a complete checkpoint goes on from it. SIGINT, SIGTERM, SIGUSR1, SIGHUP and\n"
+      "run.time_limit end the work in hand, save, and exit with code 85: start it again to go on.\n\n" +
       keys_as_help();
   add_command(line.app, line, "train", "Train a model, or go on with a run. Any key: --KEY=VALUE.",
               example.c_str(), train_command, [](CLI::App& app, TrainOptions& o) {

@@ -4,29 +4,50 @@
 #include <memory>
 
 #include "comm/mpi/environment.hpp"
+#include "comm/watchdog.hpp"
+#include "core/error.hpp"
+#include "trainer/config/config.hpp"
 #include "trainer/failure.hpp"
 #include "trainer/launcher.hpp"
 
 namespace muster {
 
-int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body) {
+int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body, double watchdog) {
   std::exception_ptr agreed;
   int code = 0;
   const Launcher launcher;
   {
-    MpiEnvironment mpi;
+    MpiEnvironment mpi(watchdog);
     MemoryAccount account;
     const std::unique_ptr<Communicator> comm = mpi.world(account);
-    try {
+    Watchdog watching(*comm, watchdog);
+    const auto part = [&](const std::function<void()>& work) {
+      try {
+        work();
+      } catch (const std::exception& error) {
+        end_job_if_alone(*comm, error);
+        if (!agreed) agreed = std::current_exception();
+      }
+    };
+    part([&] {
       launcher.refuse_if_foreign(comm->size());
       code = body(*comm, account);
-    } catch (const std::exception& error) {
-      end_job_if_alone(*comm, error);
-      agreed = std::current_exception();
-    }
+    });
+    mpi.tell_last_words_to(comm->pulse().log());
+    part([&] { watching.leave(); });
   }
   if (agreed) std::rethrow_exception(agreed);
   return code;
+}
+
+double watchdog_of(const std::string& config, const std::vector<Override>& overrides) {
+  const double usual = RunConfig{}.watchdog;
+  const Deadline deadline("reading the configuration", usual);
+  try {
+    return read_config(config, overrides).run.watchdog;
+  } catch (const UserError&) {
+    return usual;
+  }
 }
 
 }  // namespace muster

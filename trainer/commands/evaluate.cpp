@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "comm/agree.hpp"
-#include "comm/watchdog.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "trainer/checkpoint/folder.hpp"
@@ -40,14 +39,13 @@ MemoryByKind memory_of(const Config& config, const Plan& plan, const RunData& da
 }  // namespace
 
 int evaluate_command(const EvaluateOptions& options) {
-  return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
+  const auto body = [&](Communicator& comm, MemoryAccount& account) {
     Config config = agree(comm, "reading the configuration",
                           // As one rank would: the result is that of any number.
                           [&] { return for_ranks(read_config(options.run, options.overrides), 1); });
     set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
     Machine& machine = rank.machine();
-    const Watchdog watchdog(comm, config.run.watchdog);
     const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
     const Plan plan = plan_of(config, machine);
     const std::uint64_t communication = account.now(MemoryKind::communication);
@@ -99,7 +97,8 @@ int evaluate_command(const EvaluateOptions& options) {
       if (const auto bits = result.bits_per_byte(data.info())) fmt::print("bits per byte    {:.4f}\n", *bits);
     }
     return 0;
-  });
+  };
+  return on_all_ranks(body, watchdog_of(options.run, options.overrides));
 }
 
 }  // namespace muster

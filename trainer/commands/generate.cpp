@@ -53,8 +53,7 @@ int generate_command(const GenerateOptions& options) {
     const auto id = static_cast<std::uint32_t>(token);
     if (tokenizer->end_token() == id) return false;
     fmt::print("{}", text.add(tokenizer->decode(std::span(&id, 1))));
-    std::fflush(stdout);
-    return true;
+    return std::fflush(stdout) == 0;  // nobody is to wait for what is lost
   });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("{}\n", text.end());

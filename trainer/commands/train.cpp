@@ -31,15 +31,20 @@ std::int64_t step_to_trace(const std::string& text) {
 int train_command(const TrainOptions& options) {
   watch_stop_signals();
   const std::int64_t traced_step = step_to_trace(options.trace);
-  return on_all_ranks([&](Communicator& comm, MemoryAccount& account) {
+  const auto body = [&](Communicator& comm, MemoryAccount& account) {
+    speak_of_stop_signals(comm.rank() == 0);
     const Config config = agree(comm, "reading the configuration",
                                 [&] { return read_config(options.config, options.overrides); });
     set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
     RankMachine rank(config, comm, account);
-    const RunResult result =
-        run_training(config, {rank.ranks(), rank.machine(), stop_requested, traced_step, true});
+    RunHost host{rank.ranks(), rank.machine(), [](std::int64_t) { return stop_requested(); }};
+    host.unsaved = set_unsaved_steps;
+    host.traced_step = traced_step;
+    host.console = true;
+    const RunResult result = run_training(config, host);
     return static_cast<int>(result.interrupted ? ExitCode::interrupted : ExitCode::success);
-  });
+  };
+  return on_all_ranks(body, watchdog_of(options.config, options.overrides));
 }
 
 }  // namespace muster

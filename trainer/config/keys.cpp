@@ -108,7 +108,7 @@ constexpr Key table[] = {
     row<run, &R::takeover>("run.takeover", anything, may_change, "start although another process on this host still trains in run.dir, which then ends"),
     row<run, &R::time_limit>("run.time_limit", at_least_0, may_change, "seconds after which to save and stop with exit code 85; 0: none"),
     row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, or the CPU quota of its control group if that is less, divided by the ranks that share them"),
-    row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a collective may take before all ranks are ended; 0: no limit"),
+    row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a rank may hang, or ranks wait while none gets on, before all are ended; one call to sync or remove files may take four times that and a second for each MiB of the checkpoint; 0: no limit"),
 
     row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2) or llama (rotary positions, RMSNorm, SwiGLU)"),
     row<model, &M::layers>("model.layers", few_from_1, fixed, "number of blocks"),

@@ -11,7 +11,7 @@ class logger;
 namespace muster {
 
 // Appends to `file`. With `console`, lines also go to the standard output as they are, those that warn to the
-// standard error. The logger is in no registry: whoever logs is given it.
+// standard error, as far as these take them at once. The logger is in no registry: whoever logs is given it.
 std::shared_ptr<spdlog::logger> make_log(const std::string& file, bool console);
 
 }  // namespace muster

@@ -1,17 +1,68 @@
 #include "trainer/run/evaluation.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <exception>
 #include <vector>
 
 #include "comm/agree.hpp"
-#include "comm/reduction.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/inputs.hpp"
 
 namespace muster {
+
+namespace {
+
+// Whether any rank was asked to stop, known to all of them at the same round: a small sum under way beside the work,
+// which nobody waits for as long as it has work. Without a question to ask there is none.
+class StopRounds {
+ public:
+  StopRounds(Communicator& comm, const std::function<bool()>& stop) : comm_(comm), stop_(stop) {}
+
+  // Whether to stop, as far as is known; begins the next round when the last has ended.
+  bool look() {
+    if (!stop_ || stopped_ || (begun_ && !ended_.complete())) return stopped_;
+    if (begun_) take();
+    if (!stopped_) begin(stop_(), false);
+    return stopped_;
+  }
+
+  // When this rank's work is over: waits until that of all is, and tells whether they stopped before.
+  bool finish(bool failed) {
+    if (!stop_) return false;
+    if (begun_) take();
+    while (!stopped_ && !all_over_) {
+      begin(failed || stop_(), true);
+      take();
+    }
+    return stopped_;
+  }
+
+ private:
+  void begin(bool asked, bool over) {
+    most_ = {asked ? 1 : 0, over ? 0 : 1};
+    ended_ = comm_.all_reduce(std::as_writable_bytes(std::span(most_)), ReduceType::i64, ReduceOp::max,
+                              "the evaluation", {});
+    begun_ = true;
+  }
+  void take() {
+    ended_.wait();
+    begun_ = false;
+    stopped_ = most_[0] != 0;
+    all_over_ = most_[1] == 0;
+  }
+
+  Communicator& comm_;
+  const std::function<bool()>& stop_;
+  std::array<std::int64_t, 2> most_{};  // of all ranks: asked to stop; still at work
+  Event ended_;
+  bool begun_ = false, stopped_ = false, all_over_ = false;
+};
+
+}  // namespace
 
 double EvaluationResult::perplexity() const { return std::exp(loss); }
 
@@ -33,13 +84,36 @@ Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, C
       windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
 }
 
-EvaluationResult Evaluation::run(const Bindings& bindings) {
-  struct Leaf {
-    double loss = 0;
-    std::int64_t targets = 0;
-  };
+void Evaluation::compute(const Bindings& bindings, LeafRange mine, std::span<Leaf> results,
+                         const std::function<bool()>& go_on) {
+  const Pulse::Work work = comm_.pulse().work("evaluating");
   const std::int64_t b = config_.train.micro_batch;
-  const int leaves = static_cast<int>((windows_ + b - 1) / b);
+  const std::span<double> losses = losses_.as<double>().first(losses_at_a_time);
+  int collected = mine.begin;
+  for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b, b);
+  for (int leaf = mine.begin; leaf < mine.end && go_on(); ++leaf) {
+    const Batch& batch = prefetch_.next();
+    // With eval.windows the last micro-batch may reach beyond what was asked for.
+    const std::int64_t wanted = std::min(b, windows_ - leaf * b) * config_.train.sequence;
+    std::fill(batch.targets.begin() + wanted, batch.targets.end(), ignored_target);
+    Leaf& result = results[static_cast<std::size_t>(leaf)];
+    result.targets =
+        std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
+    fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
+    prefetch_.give_back(stream_.record());
+    executor_.run(stream_, bindings, StepScalars{});
+    comm_.pulse().beat();
+    const auto place = static_cast<std::size_t>(leaf - collected);
+    stream_.copy(&losses[place], executor_.view("loss", bindings).data, sizeof(double));
+    if (leaf + 1 < mine.end && place + 1 < losses.size()) continue;
+    stream_.synchronize();
+    for (const double loss : losses.first(place + 1))
+      results[static_cast<std::size_t>(collected++)].loss = loss;
+  }
+}
+
+EvaluationResult Evaluation::run(const Bindings& bindings, const std::function<bool()>& stop) {
+  const int leaves = static_cast<int>((windows_ + config_.train.micro_batch - 1) / config_.train.micro_batch);
   std::vector<Leaf> results(static_cast<std::size_t>(leaves));
   const auto part = [&](int rank) {
     const LeafRange range = shards_of_rank(leaves, comm_.size(), rank);
@@ -47,30 +121,17 @@ EvaluationResult Evaluation::run(const Bindings& bindings) {
                                       static_cast<std::size_t>(range.end - range.begin));
   };
 
-  agree(comm_, "reading validation data", [&] {
-    const LeafRange mine = shards_of_rank(leaves, comm_.size(), comm_.rank());
-    const std::span<double> losses = losses_.as<double>().first(losses_at_a_time);
-    int collected = mine.begin;
-    for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b, b);
-    for (int leaf = mine.begin; leaf < mine.end; ++leaf) {
-      const Batch& batch = prefetch_.next();
-      // With eval.windows the last micro-batch may reach beyond what was asked for.
-      const std::int64_t wanted = std::min(b, windows_ - leaf * b) * config_.train.sequence;
-      std::fill(batch.targets.begin() + wanted, batch.targets.end(), ignored_target);
-      Leaf& result = results[static_cast<std::size_t>(leaf)];
-      result.targets =
-          std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
-      fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
-      prefetch_.give_back(stream_.record());
-      executor_.run(stream_, bindings, StepScalars{});
-      const auto place = static_cast<std::size_t>(leaf - collected);
-      stream_.copy(&losses[place], executor_.view("loss", bindings).data, sizeof(double));
-      if (leaf + 1 < mine.end && place + 1 < losses.size()) continue;
-      stream_.synchronize();
-      for (const double loss : losses.first(place + 1))
-        results[static_cast<std::size_t>(collected++)].loss = loss;
-    }
-  });
+  StopRounds rounds(comm_, stop);
+  std::exception_ptr failure;
+  try {
+    compute(bindings, shards_of_rank(leaves, comm_.size(), comm_.rank()), results,
+            [&] { return !rounds.look(); });
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const bool stopped = rounds.finish(failure != nullptr);
+  agree_on(comm_, "reading validation data", failure);
+  if (stopped) return {.stopped = true};
 
   std::vector<std::span<std::byte>> pieces;
   for (int rank = 0; rank < comm_.size(); ++rank) pieces.push_back(std::as_writable_bytes(part(rank)));

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "comm/communicator.hpp"
+#include "comm/reduction.hpp"
 #include "core/memory.hpp"
 #include "data/loader.hpp"
 #include "data/prefetch.hpp"
@@ -19,6 +21,7 @@ namespace muster {
 struct EvaluationResult {
   double loss = 0;  // mean over the valid targets, nats
   std::int64_t targets = 0;
+  bool stopped = false;  // before its end, so there is no result
   double perplexity() const;
   // loss / ln 2 x tokens / bytes, of the split's raw text; nothing when its length is unknown, as that of tokens made
   // elsewhere.
@@ -33,13 +36,22 @@ class Evaluation {
   // Of MemoryKind::data that it takes beside the loader and its prefetch ring.
   static constexpr std::uint64_t memory() { return Buffer::counted(losses_at_a_time * sizeof(double)); }
 
-  EvaluationResult run(const Bindings& bindings);
+  // Ends at the next micro-batch once `stop` holds on any rank, on all of them.
+  EvaluationResult run(const Bindings& bindings, const std::function<bool()>& stop = {});
 
  private:
   const Config& config_;
   Executor executor_;
   Communicator& comm_;
   Stream& stream_;
+  struct Leaf {
+    double loss = 0;
+    std::int64_t targets = 0;
+  };
+  // Of the micro-batches `mine`, as long as `go_on` holds after each.
+  void compute(const Bindings& bindings, LeafRange mine, std::span<Leaf> results,
+               const std::function<bool()>& go_on);
+
   // The losses of that many micro-batches come before the device is waited for.
   static constexpr std::size_t losses_at_a_time = Buffer::alignment / sizeof(double);
 

@@ -83,8 +83,18 @@ class TrainingRun {
   void record(const StepResult& result, double step_seconds, double total_seconds);
   void refuse_to_waste();
   void save();
-  void evaluate();
+  void remove_old_checkpoints();
+  bool evaluate();
+  bool wants_to_stop(std::int64_t step) const { return host_.stop_requested(step) || time_is_up(); }
+  bool any_rank(bool wish, const char* what) { return least_of_ranks(comm_, wish ? 0 : 1, what) == 0; }
+  void tell_unsaved() const { host_.unsaved(progress_.step - std::max<std::int64_t>(saved_step_, 0)); }
   bool rank_0() const { return comm_.rank() == 0; }
+  Warn warn() const {
+    return [this](const std::string& line) { log_->warn("{}", line); };
+  }
+  std::function<void()> beat() const {
+    return [this] { comm_.pulse().beat(); };
+  }
   bool time_is_up() const {
     return config_.run.time_limit > 0 && seconds_since(start_) > config_.run.time_limit;
   }
@@ -109,7 +119,7 @@ class TrainingRun {
   MatrixPeak peak_;
   ModelState state_;
   Buffer snapshot_;
-  std::optional<Watchdog> watchdog_, device_watchdog_;  // where the devices have a communicator of their own
+  std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
   Progress progress_;
   std::optional<TracedCommunicator> traced_;  // of the devices, where a step is to be traced
   std::optional<TrainingStep> step_;
@@ -153,8 +163,6 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
     tell_data();
   }
   start_or_resume();
-  // How long a rank reads files, and others wait for it, says nothing of whether it lives.
-  watchdog_.emplace(comm_, config_.run.watchdog);
   if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
   if (host_.traced_step > 0) traced_.emplace(host_.ranks.device);
   const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device};
@@ -199,7 +207,9 @@ void TrainingRun::refuse_what_cannot_go_on() const {
     std::int64_t step = 0;
     if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
     // Of parameters and both moments; better now than after the first hours.
-    if (step < config_.train.steps) check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()));
+    if (step < config_.train.steps)
+      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()), next_attempt,
+                 removable_bytes(folder, config_.checkpoint.keep));
     if (config_.eval.every > 0 && !data_.has_validation(config_))
       throw UserError(
           "{} holds out no text as long as train.sequence = {}: prepare it with a larger --validation, or "
@@ -219,6 +229,7 @@ Attempt TrainingRun::begin_attempt() {
   if (!config_.run.takeover) refuse_while_another_lives(comm_, folder_);
   const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
     if (!rank_0()) return 0;
+    const Pulse::Work work = comm_.pulse().writing("taking the run's folder");
     if (config_.run.fresh) folder_.require_empty();
     folder_.create();
     std::int64_t of_checkpoints = 0;
@@ -233,6 +244,8 @@ Attempt TrainingRun::begin_attempt() {
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
+  comm_.pulse().set_log(folder_.log(comm_.rank()));
+  if (&host_.ranks.device != &comm_) host_.ranks.device.pulse().set_log(folder_.log(comm_.rank()));
   if (machine_.is_cpu()) log->info("{}", describe_cores());
   if (!rank_0()) return log;
   if (const auto before = attempt_.previous(); before && before->alive)
@@ -277,6 +290,7 @@ void TrainingRun::settle() {
 
 void TrainingRun::start_or_resume() {
   if (!resume()) {
+    const Pulse::Work work = comm_.pulse().work("drawing the first parameters");
     state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
     if (rank_0()) log_->info("a new run in {}", folder_.path());
   }
@@ -285,20 +299,24 @@ void TrainingRun::start_or_resume() {
   const std::vector<std::string> hosts = gather_strings(comm_, host_name(), "host names");
   agree(comm_, "writing the run's folder", [&] {
     if (!rank_0()) return;
+    const Pulse::Work work = comm_.pulse().writing("writing the run's folder");
     // Reading a checkpoint takes time, in which another attempt may have begun.
     attempt_.check_current();
+    remove_leftovers(folder_.checkpoints(), attempt_.number(), warn(), beat());
     write_text_atomically(folder_.config(), to_toml(told_));
+    comm_.pulse().beat();
     attempt_.check_current();
     write_text_atomically(folder_.description(),
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
+    comm_.pulse().beat();
     attempt_.check_current();
     metrics_.emplace(folder_.metrics(), progress_.step);
   });
 }
 
 bool TrainingRun::resume() {
-  const auto warn = [&](const std::string& line) { log_->warn("{}", line); };
-  const std::optional<std::int64_t> newest = newest_complete(comm_, folder_.checkpoints(), Trust::full, warn);
+  const std::optional<std::int64_t> newest =
+      newest_complete(comm_, folder_.checkpoints(), Trust::full, warn());
   if (!newest) {
     // What cannot be read today may be tomorrow: starting anew would in time remove it.
     agree(comm_, "looking for checkpoints", [&] {
@@ -332,7 +350,10 @@ RunResult TrainingRun::run() {
   RunResult result;
   if (rank_0() && host_.traced_step > 0 && host_.traced_step <= progress_.step)
     log_->info("step {} is past: it is not traced", host_.traced_step);
-  if (rank_0() && progress_.step < config_.train.steps)
+  // Asked before its first step, it has nothing new to save. (A time limit lets each start get on by a step.)
+  result.interrupted = progress_.step < config_.train.steps &&
+                       any_rank(host_.stop_requested(progress_.step), "signals of the start");
+  if (rank_0() && progress_.step < config_.train.steps && !result.interrupted)
     log_->info("{}", progress_heading(config_.train.steps));
   // A CPU's stream has run a step when it has been started; a GPU is given the next one meanwhile, unless the
   // parameters are to be read in between.
@@ -343,21 +364,21 @@ RunResult TrainingRun::run() {
            (step_->pending() == 0 ||
             !(evaluates_after(started) || saves_after(started) || started == host_.traced_step));
   };
-  if (started < config_.train.steps) step_->request(prefetch_, started);
+  if (may_start()) step_->request(prefetch_, started);
   sent_before_ = host_.ranks.device.bytes_sent();
   Clock::time_point recorded = Clock::now(), finished = recorded;
   while (may_start() || step_->pending() > 0) {
     // A device is at a step that was started before the one before it ended.
     const Clock::time_point start = step_->pending() > 0 ? finished : Clock::now();
     for (; may_start(); ++started) {
-      watchdog_->set_step(started + 1);
-      if (device_watchdog_) device_watchdog_->set_step(started + 1);
+      for (Communicator* comm : {&comm_, &host_.ranks.device}) comm->pulse().set_step(started + 1);
       if (started + 1 < config_.train.steps) step_->request(prefetch_, started + 1);
       const double lr =
           learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, started + 1);
       const bool traced = started + 1 == host_.traced_step;
       if (traced) traced_->begin();
-      step_->start(prefetch_, lr, host_.stop_requested() || time_is_up(), traced ? &times_ : nullptr);
+      step_->start(
+          prefetch_, lr, [&] { return wants_to_stop(started + 1); }, traced ? &times_ : nullptr);
       ++steps_taken_;
     }
     const StepResult step = step_->finish(progress_);
@@ -366,20 +387,27 @@ RunResult TrainingRun::run() {
     if (progress_.step == host_.traced_step) write_step_trace();
     const bool last = progress_.step == config_.train.steps;
     result.interrupted = (result.interrupted || step.stop) && !last;
-    const bool ends = last || (result.interrupted && step_->pending() == 0);
-    const bool saves = ends || saves_after(progress_.step);
+    tell_unsaved();
     // Whoever asks to stop may wait for a save, not for all of the held-out text.
     const bool evaluates =
         !result.interrupted && (evaluates_after(progress_.step) || (last && config_.eval.every > 0));
     if (rank_0() && result.interrupted && evaluates_after(progress_.step))
       log_->info("asked to stop: the evaluation after step {} is left out", progress_.step);
-    if (evaluates || saves) settle();
+    const auto ends = [&] { return last || (result.interrupted && step_->pending() == 0); };
+    const bool pauses = evaluates || ends() || saves_after(progress_.step);
+    if (pauses) settle();
     if (last) save();
-    if (evaluates) evaluate();
+    if (evaluates && !evaluate()) result.interrupted = !last;
     record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
     refuse_to_waste();
-    if (saves) save();
-    if (evaluates || saves) sent_before_ = host_.ranks.device.bytes_sent();
+    if (ends() || saves_after(progress_.step)) {
+      save();
+      // Who was asked meanwhile need not take another step.
+      if (!ends())
+        result.interrupted =
+            result.interrupted || any_rank(wants_to_stop(progress_.step), "signals of a save");
+    }
+    if (pauses) sent_before_ = host_.ranks.device.bytes_sent();
   }
   if (comm_.size() > 1 && steps_taken_ > 0)
     log_->info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
@@ -421,9 +449,17 @@ void TrainingRun::write_step_trace() {
   sent_before_ = host_.ranks.device.bytes_sent();
 }
 
-void TrainingRun::evaluate() {
-  evaluated_ = evaluation_->run(state_.inference());
+// False where a rank was asked to stop before its end.
+bool TrainingRun::evaluate() {
+  const EvaluationResult result =
+      evaluation_->run(state_.inference(), [this] { return wants_to_stop(progress_.step); });
+  if (result.stopped) {
+    if (rank_0()) log_->info("asked to stop: the evaluation after step {} is not finished", progress_.step);
+    return false;
+  }
+  evaluated_ = result;
   fresh_eval_loss_ = evaluated_.loss;
+  return true;
 }
 
 void TrainingRun::record(const StepResult& result, double step_seconds, double total_seconds) {
@@ -433,6 +469,7 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   empty_in_a_row_ = result.targets == 0 ? empty_in_a_row_ + 1 : 0;
   merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
+  const Pulse::Work work = comm_.pulse().writing("writing the metrics");
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
   StepRecord record;
   record.step = progress_.step;
@@ -483,6 +520,7 @@ void TrainingRun::refuse_to_waste() {
 void TrainingRun::save() {
   if (saved_step_ == progress_.step) return;
   agree(comm_, "writing the metrics", [&] {
+    const Pulse::Work work = comm_.pulse().writing("writing the metrics");
     if (rank_0()) metrics_->sync();
   });
   CheckpointRequest request;
@@ -492,17 +530,24 @@ void TrainingRun::save() {
   request.state = to_json(
       {progress_, to_toml(told_), data_.info().tokenizer, fingerprint_, data_.identities(config_)}, config_);
   request.still_current = [&] { return attempt_.still_current(); };
+  request.warn = warn();
+  request.make_room = [&] { remove_old_checkpoints(); };
   const Clock::time_point start = Clock::now();
   const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_, snapshot_));
   saved_step_ = progress_.step;
+  tell_unsaved();
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;
+    const Pulse::Work work = comm_.pulse().writing("removing old checkpoints", saved.bytes);
     log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
-    if (diverged_ > 0) return;  // the older ones may be the last that are worth anything
-    attempt_.check_current();   // a newer one may be reading what this one would remove
-    keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number(),
-                [&](const std::string& line) { log_->warn("{}", line); });
+    remove_old_checkpoints();
   });
+}
+
+void TrainingRun::remove_old_checkpoints() {
+  if (diverged_ > 0) return;  // the older ones may be the last that are worth anything
+  attempt_.check_current();   // a newer one may be reading what this one would remove
+  keep_newest(folder_.checkpoints(), config_.checkpoint.keep, attempt_.number(), warn(), beat());
 }
 
 }  // namespace

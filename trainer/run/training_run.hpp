@@ -18,9 +18,12 @@ namespace muster {
 struct RunHost {
   Ranks ranks;
   Machine& machine;
-  std::function<bool()> stop_requested;
+  // Whether this rank was asked to stop; asked at every safe point, `step` being the one under way or just ended.
+  std::function<bool(std::int64_t step)> stop_requested;
   std::int64_t traced_step = 0;  // of this step a trace is written; 0: none
   bool console = false;          // whether rank 0 also writes to the screen
+  // Told how many steps are not in a checkpoint yet.
+  std::function<void(std::int64_t steps)> unsaved = [](std::int64_t) {};
 };
 
 struct RunResult {

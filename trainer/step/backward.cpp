@@ -1,6 +1,7 @@
 #include "trainer/step/backward.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/error.hpp"
 #include "model/ops/flat.hpp"
@@ -9,13 +10,14 @@
 namespace muster {
 
 Backward::Backward(const Config& config, const RunPlan& plan, ModelState& state, GradientExchange& exchange,
-                   Update& update, std::span<LeafReport> reports)
+                   Update& update, std::span<LeafReport> reports, Pulse& pulse)
     : config_(config),
       plan_(plan),
       state_(state),
       exchange_(exchange),
       update_(update),
       reports_(reports),
+      pulse_(pulse),
       stream_(state.machine.stream()),
       steps_(accumulation_steps(plan.division.leaves, plan.own_leaves().begin, plan.own_leaves().end)),
       cuts_(cuts_of_plan()),
@@ -67,14 +69,13 @@ void Backward::request(Prefetch& prefetch, std::int64_t step) const {
   }
 }
 
-void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector<StepTimes>* times) {
+void Backward::run(Prefetch& prefetch, std::int64_t step, const std::function<bool()>& stop,
+                   std::vector<StepTimes>* times) {
   const Division& division = plan_.division;
   failure_ = nullptr;
   wait_data_ms_ = 0;
   merged_documents_ = 0;
-  LeafReport asked;
-  asked.stop = stop ? 1 : 0;
-  for (std::size_t l = 0; l < steps_.size(); ++l) report(l, asked, nullptr, true);
+  for (std::size_t l = 0; l < steps_.size(); ++l) report(l, {}, nullptr, true);
 
   for (std::size_t l = 0; l < steps_.size() && !failure_; ++l) {
     const LeafStep& leaf = steps_[l];
@@ -96,7 +97,7 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
           if (last) std::ranges::for_each(cuts_[cut].launch, [&](std::size_t b) { launch(b); });
         };
       options.times = times;
-      run_micro_batch(prefetch, bindings, scalars, l, options);
+      run_micro_batch(prefetch, bindings, scalars, l, stop, options);
     }
     // The last leaf's adds are made bucket by bucket, in launch().
     if (!last_leaf) add(leaf.adds, {0, plan_.training.space.elements});
@@ -107,9 +108,14 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector
 }
 
 void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
-                               std::size_t leaf, const ExecutorOptions& options) {
+                               std::size_t leaf, const std::function<bool()>& stop,
+                               const ExecutorOptions& options) {
   const Batch* batch = nullptr;
   try {
+    // A batch may also wait for a GPU that has not read the one before it, and thereby for other ranks.
+    std::optional<Pulse::Work> work;
+    if (state_.machine.is_cpu() || plan_.ranks == 1)
+      work.emplace(pulse_, Pulse::Task{Pulse::Kind::usual, "reading data"});
     batch = &prefetch.next();
   } catch (const UserError&) {
     failure_ = std::current_exception();
@@ -123,7 +129,8 @@ void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, con
   prefetch.give_back(stream_.record());
 
   executor_.run(stream_, bindings, scalars, options);
-  report(leaf, {.targets = targets}, executor_.view("loss", bindings).as<double>(), false);
+  report(leaf, {.targets = targets, .stop = stop && stop() ? 1u : 0u},
+         executor_.view("loss", bindings).as<double>(), false);
 }
 
 void Backward::report(std::size_t leaf, const LeafReport& more, const double* loss, bool first) {

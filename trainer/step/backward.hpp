@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "core/pulse.hpp"
 #include "core/stream.hpp"
 #include "data/prefetch.hpp"
 #include "model/executor.hpp"
@@ -21,15 +23,16 @@ class Backward {
  public:
   // `reports`, in the device's memory: one for each of this rank's leaves, in order.
   Backward(const Config& config, const RunPlan& plan, ModelState& state, GradientExchange& exchange,
-           Update& update, std::span<LeafReport> reports);
+           Update& update, std::span<LeafReport> reports, Pulse& pulse);
 
   // Asks for the micro-batches of a step, in the order in which run() takes them.
   void request(Prefetch& prefetch, std::int64_t step) const;
 
-  // Appends the leaves of a step and their reports; `stop` is this rank's wish to end. When reading data
-  // fails the step goes through its motions, so that the other ranks are not left waiting, and failure()
+  // Appends the leaves of a step and their reports; `stop` tells this rank's wish to end, and is asked until the last
+  // micro-batch. When reading data fails the step goes through its motions, so that the other ranks are not left waiting, and failure()
   // tells what happened. `times`, if given, gets those of all kernels of the plan.
-  void run(Prefetch& prefetch, std::int64_t step, bool stop, std::vector<StepTimes>* times = nullptr);
+  void run(Prefetch& prefetch, std::int64_t step, const std::function<bool()>& stop,
+           std::vector<StepTimes>* times = nullptr);
 
   const std::exception_ptr& failure() const { return failure_; }
   double wait_data_ms() const { return wait_data_ms_; }
@@ -46,7 +49,7 @@ class Backward {
   };
   std::vector<Cut> cuts_of_plan();
   void run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
-                       std::size_t leaf, const ExecutorOptions& options);
+                       std::size_t leaf, const std::function<bool()>& stop, const ExecutorOptions& options);
   void report(std::size_t leaf, const LeafReport& more, const double* loss, bool first);
   void add(const std::vector<Add>& adds, Range range);
   void launch(std::size_t bucket);
@@ -57,6 +60,7 @@ class Backward {
   GradientExchange& exchange_;
   Update& update_;
   std::span<LeafReport> reports_;
+  Pulse& pulse_;
   Stream& stream_;
   std::vector<LeafStep> steps_;
   std::vector<std::size_t> order_;

@@ -21,7 +21,7 @@ TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState
       outcomes_(machine_.take_staging(MemoryKind::communication, most_pending * sizeof(StepOutcome))),
       exchange_(plan, state, ranks.device, waits_),
       update_(config, plan, state, ranks.device, waits_),
-      backward_(config, plan, state, exchange_, update_, my_reports()),
+      backward_(config, plan, state, exchange_, update_, my_reports(), ranks.host.pulse()),
       norm_(plan, machine_, ranks.device, waits_),
       sums_(plan.buckets.size()),
       started_(progress.step) {
@@ -37,7 +37,8 @@ std::span<LeafReport> TrainingStep::my_reports() const {
                                            static_cast<std::size_t>(mine.end - mine.begin));
 }
 
-void TrainingStep::start(Prefetch& prefetch, double lr, bool stop, std::vector<StepTimes>* times) {
+void TrainingStep::start(Prefetch& prefetch, double lr, const std::function<bool()>& stop,
+                         std::vector<StepTimes>* times) {
   check(pending_.size() < most_pending, "a step is started before too many others are finished");
   Stream& stream = machine_.stream();
   backward_.run(prefetch, started_, stop, times);

@@ -64,8 +64,9 @@ class TrainingStep {
 
   void request(Prefetch& prefetch, std::int64_t step) const { backward_.request(prefetch, step); }
 
-  // Appends the next step. `stop` is this rank's wish to end. `times`: see Backward::run.
-  void start(Prefetch& prefetch, double lr, bool stop, std::vector<StepTimes>* times = nullptr);
+  // Appends the next step. `stop`, `times`: see Backward::run.
+  void start(Prefetch& prefetch, double lr, const std::function<bool()>& stop = {},
+             std::vector<StepTimes>* times = nullptr);
   // Steps that were started and not finished.
   std::size_t pending() const { return pending_.size(); }
   // Waits for the oldest step that was started, and advances `progress`. When any rank failed to read its

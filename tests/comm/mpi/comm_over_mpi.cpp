@@ -40,8 +40,8 @@ void behaviours_hold(Place& place) {
 
 // Where something else is to end the job, the watchdog's limit is long and its exit code a failure.
 void wait_without_rank_1(Place& place, const std::function<void()>& instead, double limit_seconds = 60) {
-  Watchdog watchdog(place.comm, limit_seconds);
-  watchdog.set_step(41);
+  const Watchdog watchdog(place.comm, limit_seconds);
+  place.comm.pulse().set_step(41);
   std::printf("pid %d\n", getpid());
   std::fflush(stdout);
   const auto losses = place.array(std::vector<float>(3));
@@ -60,6 +60,16 @@ void hang(Place& place) {
 
 void killed(Place& place) {
   wait_without_rank_1(place, [] { std::raise(SIGKILL); });
+}
+
+// As a debugger does, or a container that is frozen: no thread of the rank runs any more.
+void stopped(Place& place) {
+  wait_without_rank_1(
+      place, [] { std::raise(SIGSTOP); }, 1);
+}
+
+void stop_here_if(bool mine) {
+  if (mine) std::raise(SIGSTOP);
 }
 
 void throw_alone(Place& place) {
@@ -102,13 +112,19 @@ int run(const std::string& scene, const std::string& backend) {
   const std::map<std::string, void (*)(Place&)> scenes = {{"behaviours", behaviours_hold},
                                                           {"hang", hang},
                                                           {"killed", killed},
+                                                          {"stopped", stopped},
+                                                          {"stopped_at_the_start", behaviours_hold},
+                                                          {"stopped_at_the_end", [](Place&) {}},
                                                           {"absent", behaviours_hold},
                                                           {"throw_alone", throw_alone},
                                                           {"leave_by_exception", hang},
                                                           {"abort", end_by_abort},
                                                           {"user_error", user_error},
                                                           {"wrong_size", wrong_size}};
-  MpiEnvironment environment;
+  const char* const launched_as = std::getenv("OMPI_COMM_WORLD_RANK");
+  const bool rank_1 = launched_as != nullptr && std::string(launched_as) == "1";
+  stop_here_if(rank_1 && scene == "stopped_at_the_start");
+  MpiEnvironment environment(scene.starts_with("stopped_at") ? 1 : 0);
   MemoryAccount account;
   const auto host = environment.world(account);
   if (scene == "leave_by_exception" && host->rank() == 1) throw std::runtime_error("not caught in time");
@@ -118,6 +134,7 @@ int run(const std::string& scene, const std::string& backend) {
     const auto own = communicator_of(backend, *host, *device, account, scene == "absent" ? 1 : 60);
     Place place(own ? *own : *host, *device);
     scenes.at(scene)(place);
+    stop_here_if(rank_1 && scene == "stopped_at_the_end");
     return 0;
   } catch (const AgreedError& error) {
     if (is_printed_here(error)) std::fprintf(stderr, "muster: %s\n", error.what());

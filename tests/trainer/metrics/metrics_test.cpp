@@ -1,10 +1,14 @@
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <gtest/gtest.h>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <spdlog/logger.h>
 #include <sstream>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.hpp"
@@ -159,6 +163,51 @@ TEST_F(Metrics, the_screen_shows_lines_as_they_are_and_marks_warnings) {
 TEST_F(Metrics, a_log_that_cannot_be_opened_is_an_error_of_the_user) {
   write_text_atomically(path_, "");
   EXPECT_THROW(make_log(path_ + "/rank-0.log", false), UserError);
+}
+
+TEST_F(Metrics, a_pipe_in_place_of_a_log_or_of_metrics_is_refused_by_name) {
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_THROW(make_log(path_, false), UserError);
+  try {
+    MetricsFile(path_, 0);
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find(path_ + ": it is a pipe"), std::string::npos) << error.what();
+  }
+}
+
+// As mpirun's, which reads no more once it was asked to end, while its ranks still save.
+TEST_F(Metrics, a_screen_that_takes_no_more_stops_no_log) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const int screen = dup(STDOUT_FILENO);
+  dup2(ends[1], STDOUT_FILENO);
+  const auto log = make_log(root_ + "/rank-0.log", true);
+  const std::string line(99, 'x');
+  for (int i = 0; i < 2000; ++i) log->info(line);
+  dup2(screen, STDOUT_FILENO);
+  for (const int end : {screen, ends[1]}) close(end);
+  std::string read(100, ' ');
+  EXPECT_EQ(::read(ends[0], read.data(), read.size()), 100);
+  EXPECT_EQ(read, line + "\n");
+  close(ends[0]);
+  const std::string kept = read_text(root_ + "/rank-0.log");
+  EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 2000);
+}
+
+TEST_F(Metrics, a_screen_that_is_gone_stops_no_log) {
+  const auto before = std::signal(SIGPIPE, SIG_IGN);
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const int screen = dup(STDOUT_FILENO);
+  dup2(ends[1], STDOUT_FILENO);
+  for (const int end : ends) close(end);
+  const auto log = make_log(root_ + "/rank-0.log", true);
+  for (const char* line : {"first", "second"}) log->info(line);
+  dup2(screen, STDOUT_FILENO);
+  close(screen);
+  std::signal(SIGPIPE, before);
+  EXPECT_NE(read_text(root_ + "/rank-0.log").find("second"), std::string::npos);
 }
 
 }  // namespace
