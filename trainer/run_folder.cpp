@@ -14,6 +14,7 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/host.hpp"
+#include "trainer/checkpoint/manifest.hpp"
 
 namespace muster {
 namespace {
@@ -28,7 +29,7 @@ void make_folder(const std::string& path) {
                     error.message());
 }
 
-// The largest number that names a file in `path`.
+// The largest number that names a file in `path`, of those that an attempt may have.
 std::int64_t newest_number(const std::string& path) {
   std::int64_t newest = 0;
   std::error_code error;
@@ -36,7 +37,8 @@ std::int64_t newest_number(const std::string& path) {
     const std::string name = entry->path().filename().string();
     std::int64_t number = 0;
     const auto [rest, failed] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (failed == std::errc() && rest == name.data() + name.size()) newest = std::max(newest, number);
+    if (failed == std::errc() && rest == name.data() + name.size() && number <= Manifest::most_attempts)
+      newest = std::max(newest, number);
   }
   if (error) throw UserError("cannot list {}: {}; check its permissions", path, error.message());
   return newest;

@@ -123,7 +123,7 @@ constexpr Key table[] = {
 
     row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote"),
     row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion"),
-    row<data, &D::verify>("data.verify", anything, may_change, "what to check of the shards at the start: their sizes, or all bytes (full); auto: full up to 1 GiB"),
+    row<data, &D::verify>("data.verify", anything, may_change, "what to check of the data: all bytes at the start (full), or below 1 GiB (auto), and each block when it is read; or the sizes of files only (size)"),
     row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders"),
 
     row<train, &T::steps>("train.steps", count_from_1, may_change, "updates to make; the schedule ends there"),

@@ -243,6 +243,7 @@ void TrainingRun::tell_data() const {
     log_->info("data: {}, {} samples of {} tokens, {:.2f} epochs in {} steps", source.path,
                human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
                config_.train.steps);
+    log_->info("data: {}: {}", source.path, data_.describe_checks(k - 1));
   }
   if (const std::int64_t dropped = training_loader_.dropped_tokens(); dropped > 0)
     log_->info("data: {} tokens at the ends of shards fill no sample", dropped);
@@ -282,6 +283,7 @@ void TrainingRun::start_or_resume() {
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
     attempt_.check_current();
     metrics_.emplace(folder_.metrics(), progress_.step);
+    if (!metrics_->remark().empty()) log_->warn("{}", metrics_->remark());
   });
 }
 
