@@ -11,6 +11,12 @@ find_package(ZLIB REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 
+# The library may have been built for the widest vectors of each processor, beside those that all have.
+include(CheckCXXSymbolExists)
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::xxhash)
+check_cxx_symbol_exists(XXH3_64bits_dispatch xxh_x86dispatch.h MUSTER_XXHASH_DISPATCHES)
+unset(CMAKE_REQUIRED_LIBRARIES)
+
 # Debian ships the serial HDF5 beside parallel ones; only the C library of the serial one is used.
 pkg_search_module(hdf5 REQUIRED IMPORTED_TARGET hdf5-serial hdf5)
 add_library(hdf5_c ALIAS PkgConfig::hdf5)

@@ -1,6 +1,8 @@
 #include "core/file.hpp"
 
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -41,6 +43,25 @@ int open_file(std::string_view verb, const std::string& path, int flags) {
     refuse_pipe(verb, path);
   }
   return descriptor;
+}
+
+// What a writer of this host that was killed left beside `path`.
+void remove_abandoned(const std::string& path, const std::string& prefix) {
+  namespace fs = std::filesystem;
+  const std::string name = fs::path(prefix).filename().string();
+  const fs::path parent = fs::path(path).parent_path();
+  std::error_code ignored;  // whoever writes next will look again
+  for (fs::directory_iterator at(parent.empty() ? "." : parent, ignored), end; !ignored && at != end;
+       at.increment(ignored)) {
+    const std::string found = at->path().filename().string();
+    if (!found.starts_with(name)) continue;
+    pid_t writer = 0;
+    const char* const last = found.data() + found.size();
+    const auto [rest, error] = std::from_chars(found.data() + name.size(), last, writer);
+    const bool gone =
+        error == std::errc() && rest == last && writer > 0 && kill(writer, 0) != 0 && errno == ESRCH;
+    if (gone) unlink(at->path().c_str());
+  }
 }
 
 }  // namespace
@@ -131,7 +152,9 @@ void sync_path(const std::string& path) { File::open_to_read(path).sync(); }
 
 void write_text_atomically(const std::string& path, std::string_view text) {
   // A name of its own: another process may be writing the same file.
-  const std::string partial = fmt::format("{}.partial-{}-{}", path, host_name(), getpid());
+  const std::string prefix = fmt::format("{}.partial-{}-", path, host_name());
+  const std::string partial = prefix + std::to_string(getpid());
+  remove_abandoned(path, prefix);
   try {
     File file = File::create(partial);
     file.write(text);

@@ -47,7 +47,8 @@ class File {
 };
 
 std::string read_text(const std::string& path);
-// Writes to a file beside it, fsyncs, renames to `path`, fsyncs the folder. A failure leaves no file behind.
+// Writes to a file beside it, fsyncs, renames to `path`, fsyncs the folder. A failure leaves no file behind; what a kill
+// left, the next write to `path` on this host removes.
 void write_text_atomically(const std::string& path, std::string_view text);
 // fsync of a file or folder by name.
 void sync_path(const std::string& path);

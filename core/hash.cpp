@@ -7,6 +7,10 @@
 
 #include "core/file.hpp"
 
+#if MUSTER_XXHASH_DISPATCHES
+#include <xxh_x86dispatch.h>  // defines the same names anew
+#endif
+
 namespace muster {
 
 struct Hasher::State {

@@ -24,8 +24,9 @@ class Library {
  public:
   Library() : lock_(library_mutex()) {
     static const bool no_cleanup = H5dont_atexit() >= 0;
+    static const bool no_plugins = H5PLset_loading_state(0) >= 0;  // a file would choose what code runs
     thread_local const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
-    check(no_cleanup && quiet, "HDF5 refuses its settings");
+    check(no_cleanup && no_plugins && quiet, "HDF5 refuses its settings");
   }
 
  private:
@@ -98,6 +99,25 @@ std::optional<DType> known_type(hid_t stored) {
 
 std::string label_of(const std::string& path, const std::string& name) {
   return fmt::format("dataset {} of {}", name, path);
+}
+
+UserError lies_elsewhere(const std::string& what, std::string_view how) {
+  return UserError("{} {}: a file that is read must hold all that it tells: make it again", what, how);
+}
+
+// What another file of the machine would be read for, or run.
+void refuse_what_lies_elsewhere(hid_t creation, const std::string& label) {
+  if (H5Pget_layout(creation) == H5D_VIRTUAL) throw lies_elsewhere(label, "is a view of other files");
+  if (H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) != 0)
+    throw lies_elsewhere(label, "has its values in another file");
+  const int filters = H5Pget_nfilters(creation);
+  for (int i = 0; i < filters; ++i) {
+    std::size_t no_values = 0;
+    const H5Z_filter_t filter =
+        H5Pget_filter2(creation, static_cast<unsigned>(i), nullptr, &no_values, nullptr, 0, nullptr, nullptr);
+    if (filter < 0 || filter >= H5Z_FILTER_RESERVED)
+      throw lies_elsewhere(label, "is packed by a filter that a plugin would have to undo");
+  }
 }
 
 // The space of a dataset with [offset, offset + count) selected, and a space of `count` for memory.
@@ -200,9 +220,14 @@ std::vector<std::string> H5File::datasets(const std::string& group) const {
 
 bool H5File::contains(const std::string& name) const {
   const Library library;
-  // A link is asked for step by step: asking for "a/b" where there is no "a" is an error to HDF5.
+  // A link is asked for step by step: asking for "a/b" where there is no "a" is an error to HDF5, and where "a" is a link
+  // to another file that would be opened.
   for (std::size_t end = name.find('/', 1); true; end = name.find('/', end + 1)) {
-    if (H5Lexists(handle_.id(), name.substr(0, end).c_str(), H5P_DEFAULT) <= 0) return false;
+    const std::string part = name.substr(0, end);
+    if (H5Lexists(handle_.id(), part.c_str(), H5P_DEFAULT) <= 0) return false;
+    H5L_info_t link{};
+    if (H5Lget_info(handle_.id(), part.c_str(), &link, H5P_DEFAULT) < 0) fail_to_read(path_);
+    if (link.type != H5L_TYPE_HARD) throw lies_elsewhere(label_of(path_, part), "is a link");
     if (end == std::string::npos) return true;
   }
 }
@@ -216,9 +241,11 @@ H5Dataset H5File::dataset(const std::string& name) const {
   dataset.handle_ = H5Handle(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose);
   if (!dataset.handle_) fail_to_read(dataset.label_);
   const hid_t id = dataset.handle_.id();
-  const H5Handle space(H5Dget_space(id), H5Sclose), stored(H5Dget_type(id), H5Tclose);
   const H5Handle creation(H5Dget_create_plist(id), H5Pclose);
-  if (!space || !stored || !creation) fail_to_read(dataset.label_);
+  if (!creation) fail_to_read(dataset.label_);
+  refuse_what_lies_elsewhere(creation.id(), dataset.label_);  // before the library looks for its extent there
+  const H5Handle space(H5Dget_space(id), H5Sclose), stored(H5Dget_type(id), H5Tclose);
+  if (!space || !stored) fail_to_read(dataset.label_);
   const std::optional<DType> type = known_type(stored.id());
   if (H5Sget_simple_extent_ndims(space.id()) != 1 || !type)
     throw UserError("{} is not a list of numbers: make the file again", dataset.label_);

@@ -3,6 +3,9 @@
 // Every failure is a UserError that names the file and the dataset or attribute. The library is serialised by
 // one lock here, since not every build of it is thread-safe. Files are never locked (many network file
 // systems refuse that): a file is written under a temporary name, closed, and renamed by its writer.
+//
+// A file is read as bytes of its own alone: links, external storage, virtual datasets, and filters by plugin, which
+// reach other files or code of the machine, are refused.
 #pragma once
 
 #include <cstdint>

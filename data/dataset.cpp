@@ -2,18 +2,21 @@
 
 #include <array>
 #include <filesystem>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/hash.hpp"
+#include "core/json_text.hpp"
 #include "data/tokenizer.hpp"
 
 namespace muster {
 namespace {
 
-using json = nlohmann::ordered_json;
+using json = nlohmann::json;
 
 constexpr std::uint64_t automatic_limit = std::uint64_t{1} << 30;  // about a second of hashing
 constexpr std::array splits = {Split::train, Split::validation};
@@ -24,18 +27,21 @@ std::uint64_t hash_of(const std::string& text) {
   return *hash;
 }
 
-json to_json(const SplitInfo& split) {
-  json shards = json::array();
-  for (const ShardInfo& shard : split.shards)
-    shards.push_back({{"file", shard.file},
-                      {"tokens", shard.tokens},
-                      {"documents", shard.documents},
-                      {"bytes", shard.bytes},
-                      {"xxh3", hex(shard.hash)}});
-  return {{"text_bytes", split.text_bytes}, {"shards", std::move(shards)}};
+std::string to_text(const SplitInfo& split) {
+  std::vector<std::string> shards;
+  for (const ShardInfo& shard : split.shards) {
+    std::string blocks;
+    if (shard.block_hashes)
+      blocks = fmt::format(", \"token_hashes\": \"{}\", \"document_end_hashes\": \"{}\"",
+                           hex(shard.block_hashes->of_tokens), hex(shard.block_hashes->of_document_ends));
+    shards.push_back(fmt::format(
+        "\n    {{\"file\": \"{}\", \"tokens\": {}, \"documents\": {}, \"bytes\": {}, \"xxh3\": \"{}\"{}}}",
+        shard.file, shard.tokens, shard.documents, shard.bytes, hex(shard.hash), blocks));
+  }
+  return fmt::format("{{\"text_bytes\": {}, \"shards\": [{}]}}", split.text_bytes, fmt::join(shards, ","));
 }
 
-SplitInfo split_from(const json& text) {
+SplitInfo split_from(const json& text, std::int64_t format) {
   SplitInfo split;
   split.text_bytes = text.at("text_bytes");
   for (const json& entry : text.at("shards")) {
@@ -44,11 +50,40 @@ SplitInfo split_from(const json& text) {
                     .documents = entry.at("documents"),
                     .bytes = entry.at("bytes"),
                     .hash = hash_of(entry.at("xxh3"))};
+    if (format > 1)
+      shard.block_hashes = {hash_of(entry.at("token_hashes")), hash_of(entry.at("document_end_hashes"))};
     if (shard.file.find('/') != std::string::npos)
       throw std::invalid_argument("shard '" + shard.file + "' lies outside the folder");
     split.shards.push_back(std::move(shard));
   }
   return split;
+}
+
+void refuse_shards_listed_twice(const DatasetInfo& info) {
+  std::set<std::string_view> files;
+  for (const Split split : splits)
+    for (const ShardInfo& shard : info.split(split).shards)
+      if (!files.insert(shard.file).second)
+        throw std::invalid_argument("shard '" + shard.file + "' is listed twice");
+}
+
+DatasetInfo parse_info(const std::string& text, const std::string& path) {
+  if (nests_deeper_than(text, most_json_depth)) throw std::invalid_argument("it is nested too deeply");
+  const json parsed = json::parse(text);
+  DatasetInfo info;
+  info.format = parsed.at("format");
+  if (info.format < 1 || info.format > dataset_format)
+    throw UserError("{} is of format {}, known are 1 to {}: prepare the dataset again with this version",
+                    path, info.format, dataset_format);
+  if (info.format > 1 && seal_of(text) != Seal::holds)
+    throw std::invalid_argument("its content does not match its checksum");
+  info.tokenizer = parsed.at("tokenizer").dump();
+  info.tokenizer_hash = hash_of(parsed.at("tokenizer_hash"));
+  info.vocabulary = parsed.at("vocabulary");
+  info.train = split_from(parsed.at("splits").at("train"), info.format);
+  info.validation = split_from(parsed.at("splits").at("validation"), info.format);
+  refuse_shards_listed_twice(info);
+  return info;
 }
 
 std::uint64_t file_bytes(const DatasetInfo& info) {
@@ -79,19 +114,10 @@ DatasetInfo read_dataset_info(const std::string& folder) {
   const std::string text = read_text(path);
   DatasetInfo info;
   try {
-    const json parsed = json::parse(text);
-    if (const std::int64_t format = parsed.at("format"); format != dataset_format)
-      throw UserError("{} is of format {}, known is {}: prepare the dataset again with this version", path,
-                      format, dataset_format);
-    // Sorted keys, as the tokenizer describes itself.
-    info.tokenizer = nlohmann::json(parsed.at("tokenizer")).dump();
-    info.tokenizer_hash = hash_of(parsed.at("tokenizer_hash"));
-    info.vocabulary = parsed.at("vocabulary");
-    info.train = split_from(parsed.at("splits").at("train"));
-    info.validation = split_from(parsed.at("splits").at("validation"));
+    info = parse_info(text, path);
   } catch (const json::exception& error) {
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
-  } catch (const std::logic_error& error) {  // what hash_of and split_from throw
+  } catch (const std::logic_error& error) {
     throw UserError("{} cannot be read ({}): restore it or prepare the dataset again", path, error.what());
   }
   const auto tokenizer = tokenizer_from_description(info.tokenizer, path);
@@ -103,22 +129,36 @@ DatasetInfo read_dataset_info(const std::string& folder) {
 }
 
 void write_dataset_info(const std::string& folder, const DatasetInfo& info) {
-  const json text{{"format", dataset_format},
-                  {"tokenizer", json::parse(info.tokenizer)},
-                  {"tokenizer_hash", hex(info.tokenizer_hash)},
-                  {"vocabulary", info.vocabulary},
-                  {"token_type", name_of(info.token_type())},
-                  {"splits", {{"train", to_json(info.train)}, {"validation", to_json(info.validation)}}}};
-  write_text_atomically(folder + "/dataset.json", text.dump(2) + "\n");
+  // One shard a line: a person reads it.
+  const std::string body = fmt::format(
+      "{{\n\"format\": {},\n\"tokenizer\": {},\n\"tokenizer_hash\": \"{}\",\n\"vocabulary\": {},\n"
+      "\"token_type\": \"{}\",\n\"splits\": {{\n  \"train\": {},\n  \"validation\": {}}}",
+      info.format, info.tokenizer, hex(info.tokenizer_hash), info.vocabulary, name_of(info.token_type()),
+      to_text(info.train), to_text(info.validation));
+  write_text_atomically(folder + "/dataset.json", sealed(body));
 }
 
 Dataset::Dataset(const std::string& folder, Verify verify)
-    : folder_(folder), info_(read_dataset_info(folder)) {
-  const bool contents =
-      verify == Verify::full || (verify == Verify::automatic && file_bytes(info_) < automatic_limit);
-  for (const ShardInfo& shard : info_.train.shards) train_.emplace_back(folder, info_, shard, contents);
+    : folder_(folder), info_(read_dataset_info(folder)), verify_(verify) {
+  contents_ = verify == Verify::full || (verify == Verify::automatic && file_bytes(info_) < automatic_limit);
+  if (verify == Verify::size)
+    for (SplitInfo* split : {&info_.train, &info_.validation})
+      for (ShardInfo& shard : split->shards) shard.block_hashes.reset();
+  for (const ShardInfo& shard : info_.train.shards) train_.emplace_back(folder, info_, shard, contents_);
   for (const ShardInfo& shard : info_.validation.shards)
-    validation_.emplace_back(folder, info_, shard, contents);
+    validation_.emplace_back(folder, info_, shard, contents_);
+}
+
+std::string Dataset::describe_checks() const {
+  if (verify_ == Verify::size)
+    return "its sizes were checked, and nothing that is read: data.verify = \"size\"";
+  if (info_.format > 1)
+    return contents_ ? "its bytes were checked, and each block is again when it is read"
+                     : "each of its blocks is checked when it is read";
+  return contents_
+             ? "its bytes were checked, and nothing when it is read: format 1 has no hashes of blocks"
+             : "its sizes were checked, and nothing that is read: format 1 has no hashes of blocks, and "
+               "data.verify = \"full\" would check all bytes now";
 }
 
 }  // namespace muster

@@ -53,9 +53,11 @@ std::int64_t Loader::max_documents(std::int64_t count, const Options& options) {
 
 std::uint64_t Loader::memory(std::span<const DatasetInfo* const> sources, const Options& options) {
   std::uint64_t bytes = Buffer::counted(window_bytes(options));
-  if (options.documents)
-    for (const DatasetInfo* info : sources)
-      bytes += Buffer::counted(DocumentIndex::bytes(info->split(options.split)));
+  for (const DatasetInfo* info : sources) {
+    const SplitInfo& split = info->split(options.split);
+    bytes += Buffer::counted(BlockHashes::bytes(split, options.documents));
+    if (options.documents) bytes += Buffer::counted(DocumentIndex::bytes(split));
+  }
   return bytes;
 }
 
@@ -70,8 +72,11 @@ Loader::Loader(std::vector<Source> sources, const Options& options, MemoryAccoun
   const auto length = static_cast<std::uint64_t>(options.sequence);
   std::vector<Sampler::Source> mix;
   for (const Source& source : sources) {
-    State state{
-        .shards = &source.dataset->shards(options.split), .first_sample = {}, .samples = 0, .documents = {}};
+    State state{.shards = &source.dataset->shards(options.split),
+                .first_sample = {},
+                .samples = 0,
+                .hashes = {},
+                .documents = {}};
     std::uint64_t longest = 0;
     for (const Shard& shard : *state.shards) {
       state.first_sample.push_back(state.samples);
@@ -79,7 +84,9 @@ Loader::Loader(std::vector<Source> sources, const Options& options, MemoryAccoun
       longest = std::max(longest, shard.tokens());
     }
     if (state.samples == 0) throw no_sample(source, options, longest);
-    if (options.documents) state.documents.emplace(*state.shards, account);
+    state.hashes =
+        BlockHashes(*state.shards, source.dataset->info().split(options.split), options.documents, account);
+    if (options.documents) state.documents.emplace(*state.shards, state.hashes, account);
     mix.push_back({state.samples, source.weight});
     sources_.push_back(std::move(state));
   }
@@ -190,7 +197,7 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
   const State& source = sources_[window.source];
   const auto begin = static_cast<std::size_t>(offset), length = static_cast<std::size_t>(options_.sequence);
   const std::span<std::int32_t> read = window_.as<std::int32_t>().first(length + 1);
-  (*source.shards)[window.shard].read_tokens(window.begin, read);
+  (*source.shards)[window.shard].read_tokens(window.begin, read, source.hashes.of_tokens(window.shard));
   std::ranges::copy(read.first(length), batch.tokens.subspan(begin, length).begin());
   const std::span<std::int32_t> targets = batch.targets.subspan(begin, length);
   std::ranges::copy(read.subspan(1), targets.begin());
@@ -198,7 +205,8 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
   ends_.clear();
   std::int64_t ignored = 0;
   if (source.documents) {
-    source.documents->ends_between(window.shard, window.begin, window.begin + length + 1, ends_);
+    source.documents->ends_between(window.shard, window.begin, window.begin + length + 1, source.hashes,
+                                   ends_);
     for (std::uint64_t& end : ends_) {
       end -= window.begin;
       if (read[end - 1] == end_token_) --end;  // it begins the next document

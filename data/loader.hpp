@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/memory.hpp"
+#include "data/block_hashes.hpp"
 #include "data/dataset.hpp"
 #include "data/document_index.hpp"
 #include "data/sampler.hpp"
@@ -91,6 +92,7 @@ class Loader {
     const std::vector<Shard>* shards = nullptr;
     std::vector<std::uint64_t> first_sample;  // of each shard
     std::uint64_t samples = 0;
+    BlockHashes hashes;
     std::optional<DocumentIndex> documents;
   };
   struct Window {

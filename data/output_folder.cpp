@@ -21,7 +21,7 @@ constexpr const char* claim_name = "prepare.partial";
 // What prepare writes before a dataset is whole.
 bool is_ours(const fs::path& file) {
   const std::string name = file.filename().string(), extension = file.extension().string();
-  return extension == ".partial" ||
+  return extension == ".partial" || name.starts_with("dataset.json.partial-") ||
          (extension == ".h5" && (name.starts_with("train-") || name.starts_with("validation-")));
 }
 

@@ -95,13 +95,16 @@ std::vector<ShardInfo> ShardWriter::finish() {
 }
 
 template <class T>
-void ShardWriter::copy(Spool& spool, std::uint64_t bytes, H5Dataset dataset) {
+std::vector<std::uint32_t> ShardWriter::copy(Spool& spool, std::uint64_t bytes, H5Dataset dataset,
+                                             BlockHasher hasher) {
   std::uint64_t at = 0;
   spool.read(0, bytes, [&](std::span<const std::byte> piece) {
     const std::span values(reinterpret_cast<const T*>(piece.data()), piece.size() / sizeof(T));
     dataset.write<T>(at, values);
+    hasher.add(piece);
     at += values.size();
   });
+  return hasher.finish();
 }
 
 void ShardWriter::close_shard() {
@@ -116,12 +119,19 @@ void ShardWriter::close_shard() {
     file.set_attribute("/", "tokenizer_hash", hex(dataset_->tokenizer_hash));
     const DType type = dataset_->token_type();
     H5Dataset tokens = file.create_dataset("tokens", type, info.tokens);
-    if (type == DType::u16)
-      copy<std::uint16_t>(*tokens_, documents_end_, std::move(tokens));
-    else
-      copy<std::uint32_t>(*tokens_, documents_end_, std::move(tokens));
-    copy<std::int64_t>(*ends_, ends_->size(),
-                       file.create_dataset("document_ends", DType::i64, info.documents));
+    const BlockHasher token_hasher(tokens_of_block * token_bytes_, token_bytes_);
+    const std::vector<std::uint32_t> token_hashes =
+        type == DType::u16 ? copy<std::uint16_t>(*tokens_, documents_end_, std::move(tokens), token_hasher)
+                           : copy<std::uint32_t>(*tokens_, documents_end_, std::move(tokens), token_hasher);
+    const std::vector<std::uint32_t> end_hashes = copy<std::int64_t>(
+        *ends_, ends_->size(), file.create_dataset("document_ends", DType::i64, info.documents),
+        BlockHasher(document_ends_of_block * sizeof(std::int64_t), 0));
+    const auto add_hashes = [&](const char* name, const std::vector<std::uint32_t>& hashes) {
+      file.create_dataset(name, DType::u32, hashes.size()).write<std::uint32_t>(0, hashes);
+      return hash_bytes(std::as_bytes(std::span(hashes)));
+    };
+    info.block_hashes = {.of_tokens = add_hashes("token_hashes", token_hashes),
+                         .of_document_ends = add_hashes("document_end_hashes", end_hashes)};
     file.close();
   }
   sync_path(partial);

@@ -14,6 +14,7 @@
 
 #include "core/file.hpp"
 #include "core/hdf5.hpp"
+#include "data/block_hashes.hpp"
 #include "data/dataset.hpp"
 
 namespace muster {
@@ -50,8 +51,10 @@ class ShardWriter {
 
   void open();
   void close_shard();
+  // Into a dataset of the file; returns the hashes of its blocks.
   template <class T>
-  static void copy(Spool& spool, std::uint64_t bytes, H5Dataset dataset);
+  static std::vector<std::uint32_t> copy(Spool& spool, std::uint64_t bytes, H5Dataset dataset,
+                                         BlockHasher hasher);
   std::string path(const std::string& suffix) const;
 
   std::string folder_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -15,6 +14,7 @@
 #include "core/file.hpp"
 #include "core/host.hpp"
 #include "core/text.hpp"
+#include "trainer/checkpoint/manifest.hpp"
 
 namespace muster {
 namespace {
@@ -29,13 +29,14 @@ void make_folder(const std::string& path) {
                     error.message());
 }
 
-// The largest number that names a file in `path`.
+// The largest number that names a file in `path`, of those that an attempt may have.
 std::int64_t newest_number(const std::string& path) {
   std::int64_t newest = 0;
   std::error_code error;
   for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (const auto number = parse_number<std::int64_t>(name)) newest = std::max(newest, *number);
+    const auto number = parse_number<std::int64_t>(name);
+    if (number && *number <= Manifest::most_attempts) newest = std::max(newest, *number);
   }
   if (error) throw UserError("cannot list {}: {}; check its permissions", path, error.message());
   return newest;

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstring>
 #include <optional>
-#include <regex>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "core/error.hpp"
@@ -13,6 +14,38 @@
 #include "data/inputs/token_ids.hpp"
 
 namespace muster {
+namespace {
+
+// What stands behind "'NAME':" and spaces in the header of a .npy file, to its end; empty if there is none.
+std::string_view npy_value(std::string_view header, std::string_view name) {
+  const std::size_t at = header.find(name);
+  if (at == std::string_view::npos) return {};
+  header.remove_prefix(at + name.size());
+  return header.substr(std::min(header.size(), header.find_first_not_of(' ')));
+}
+
+// Of "'<u2'": "u2".
+std::string_view npy_type(std::string_view header) {
+  const std::string_view value = npy_value(header, "'descr':");
+  const bool integers =
+      value.size() >= 5 && value[0] == '\'' && (value[1] == '<' || value[1] == '|') && value[4] == '\'';
+  return integers ? value.substr(2, 2) : std::string_view();
+}
+
+// Of "(1000,)": 1000.
+std::optional<std::uint64_t> npy_length(std::string_view header) {
+  const std::string_view value = npy_value(header, "'shape':");
+  constexpr std::size_t most_digits = 18;
+  std::uint64_t length = 0;
+  if (!value.starts_with('(')) return {};
+  const char *begin = value.data() + 1, *end = value.data() + value.size();
+  const auto [rest, error] = std::from_chars(begin, end, length);
+  if (error != std::errc() || rest > begin + most_digits || !std::string_view(rest, end).starts_with(",)"))
+    return {};
+  return length;
+}
+
+}  // namespace
 
 InputFile examine_npy(const std::string& path) {
   const File file = File::open_to_read(path);
@@ -30,19 +63,18 @@ InputFile examine_npy(const std::string& path) {
   if (!short_header) header_bytes |= byte(10) << 16 | byte(11) << 24;
   if (header_bytes > 65536 || header_at + header_bytes > file.size()) throw refuse("has a torn header");
   const std::string header = read_range(file, header_at, header_at + header_bytes);
-  std::smatch type, shape;
-  if (!std::regex_search(header, type, std::regex("'descr': *'[<|]([ui][1248])'")) ||
-      !std::regex_search(header, shape, std::regex("'shape': *\\((\\d{1,18}),\\)")))
-    throw refuse("holds another kind of array");
   InputFile input{.path = path, .kind = InputKind::ids, .begin = header_at + header_bytes, .end = 0};
   constexpr std::array types = {std::pair{"u1", IdType::u8},  std::pair{"i1", IdType::i8},
                                 std::pair{"u2", IdType::u16}, std::pair{"i2", IdType::i16},
                                 std::pair{"u4", IdType::u32}, std::pair{"i4", IdType::i32},
                                 std::pair{"u8", IdType::u64}, std::pair{"i8", IdType::i64}};
-  input.id_type = std::find_if(types.begin(), types.end(), [&](const auto& known) {
-                    return type[1] == known.first;
-                  })->second;
-  input.end = input.begin + std::stoull(shape[1]) * size_of(input.id_type);
+  const std::string_view name = npy_type(header);
+  const auto type =
+      std::ranges::find(types, name, [](const auto& known) { return std::string_view(known.first); });
+  const std::optional<std::uint64_t> length = npy_length(header);
+  if (type == types.end() || !length) throw refuse("holds another kind of array");
+  input.id_type = type->second;
+  input.end = input.begin + *length * size_of(input.id_type);
   if (input.end > file.size())
     throw UserError("{} is cut short: it has {} bytes of {}: restore it or save it again", path, file.size(),
                     input.end);

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <hdf5.h>
 #include <numeric>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -168,6 +169,59 @@ TEST_F(Hdf5, equal_contents_make_equal_bytes) {
     file.close();
   }
   EXPECT_EQ(hash_file(path("a.h5")), hash_file(path("b.h5")));
+}
+
+// A file that reaches for others of the machine, or for code: datasets "external", "virtual" and "plugin", and links to
+// "secret" in another file.
+class Hdf5ThatReachesOut : public Hdf5 {
+ protected:
+  void SetUp() override {
+    Hdf5::SetUp();
+    {
+      H5File other = H5File::create(path("other.h5"));
+      const std::vector<std::uint16_t> tokens = {1, 2, 3, 4};
+      other.create_dataset("secret", DType::u16, 4).write<std::uint16_t>(0, tokens);
+      other.create_dataset("group/secret", DType::u16, 4);
+      other.close();
+      H5File file = H5File::create(path("a.h5"));
+      file.create_dataset("plain", DType::u16, 4).write<std::uint16_t>(0, tokens);
+      file.close();
+    }
+    const H5Handle file(H5Fopen(path("a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+    ASSERT_TRUE(file);
+    const std::string other = path("other.h5");
+    ASSERT_GE(H5Lcreate_external(other.c_str(), "/secret", file.id(), "linked", H5P_DEFAULT, H5P_DEFAULT), 0);
+    ASSERT_GE(H5Lcreate_external(other.c_str(), "/group", file.id(), "folder", H5P_DEFAULT, H5P_DEFAULT), 0);
+    ASSERT_GE(H5Lcreate_soft("/linked", file.id(), "soft", H5P_DEFAULT, H5P_DEFAULT), 0);
+    const hsize_t length = 4;
+    const H5Handle space(H5Screate_simple(1, &length, nullptr), H5Sclose);
+    const auto add = [&](const char* name, const auto& describe) {
+      const H5Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+      ASSERT_GE(describe(creation.id()), 0);
+      const H5Handle made(
+          H5Dcreate2(file.id(), name, H5T_STD_U16LE, space.id(), H5P_DEFAULT, creation.id(), H5P_DEFAULT),
+          H5Dclose);
+      ASSERT_TRUE(made) << name;
+    };
+    add("external", [&](hid_t c) { return H5Pset_external(c, other.c_str(), 0, 8); });
+    add("virtual",
+        [&](hid_t c) { return H5Pset_virtual(c, space.id(), other.c_str(), "secret", space.id()); });
+    const auto packed = [&](hid_t c) {
+      // Any id beyond those of the library; optional, so that writing does not ask for it.
+      return H5Pset_chunk(c, 1, &length) < 0 ? -1 : H5Pset_filter(c, 32015, H5Z_FLAG_OPTIONAL, 0, nullptr);
+    };
+    add("plugin", packed);
+  }
+};
+
+TEST_F(Hdf5ThatReachesOut, is_refused_by_name_and_nothing_else_is_opened) {
+  const H5File file = H5File::open_to_read(path("a.h5"));
+  EXPECT_EQ(file.dataset("plain").length(), 4u);
+  std::filesystem::remove(path("other.h5"));  // whoever looks for it tells of another fault
+  for (const char* name : {"linked", "soft", "folder/secret", "external", "virtual", "plugin"})
+    EXPECT_TRUE(tells(message_of([&] { file.dataset(name); }),
+                      {"a.h5", "must hold all that it tells", "make it again"}))
+        << name << ": " << message_of([&] { file.dataset(name); });
 }
 
 }  // namespace

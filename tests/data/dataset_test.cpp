@@ -6,6 +6,7 @@
 
 #include "core/hash.hpp"
 #include "core/hdf5.hpp"
+#include "core/json_text.hpp"
 #include "tests/data/scratch.hpp"
 
 namespace muster {
@@ -21,30 +22,35 @@ class DatasetFiles : public Scratch {
   std::string opening(Verify verify = Verify::automatic) const {
     return message_of([&] { Dataset(dataset_, verify); });
   }
+  // And seals it anew: only what it means is wrong.
   void replace_in_json(const std::string& from, const std::string& to) const {
     std::string text = read_text(dataset_ + "/dataset.json");
     const std::size_t at = text.find(from);
     ASSERT_NE(at, std::string::npos) << text;
-    File::create(dataset_ + "/dataset.json").write(text.replace(at, from.size(), to));
+    text.replace(at, from.size(), to);
+    File::create(dataset_ + "/dataset.json").write(sealed(text.substr(0, text.rfind(",\n\"xxh3\""))));
   }
   void flip_byte(const std::string& file, std::size_t at) const {
     std::string contents = read_text(file);
     contents[at] = static_cast<char>(contents[at] ^ 1);
     File::create(file).write(contents);
   }
-  // Writes a shard anew and makes dataset.json agree with its size and hash.
+  // Writes a shard anew, without hashes of blocks as in format 1, and makes dataset.json agree with its size and hash.
   template <class Change>
   void rewrite_shard(Change&& change) const {
     DatasetInfo info = read_dataset_info(dataset_);
+    info.format = 1;
+    std::erase_if(info.train.shards, [&](const ShardInfo& shard) { return shard.file != "train-00001.h5"; });
+    info.train.shards[0].block_hashes.reset();
     H5File file = H5File::create(shard_);
     change(file, info);
     file.close();
-    info.train.shards[1].bytes = std::filesystem::file_size(shard_);
-    info.train.shards[1].hash = hash_file(shard_);
+    info.train.shards[0].bytes = std::filesystem::file_size(shard_);
+    info.train.shards[0].hash = hash_file(shard_);
     write_dataset_info(dataset_, info);
   }
   static void write_shard(H5File& file, const DatasetInfo& info, std::uint16_t token, std::int64_t last_end) {
-    file.set_attribute("/", "format_version", dataset_format);
+    file.set_attribute("/", "format_version", std::int64_t{1});
     file.set_attribute("/", "vocabulary", std::int64_t{info.vocabulary});
     file.set_attribute("/", "tokenizer_hash", hex(info.tokenizer_hash));
     std::vector<std::uint16_t> tokens(82, 65);
@@ -132,7 +138,7 @@ TEST_F(DatasetFiles, a_token_outside_the_vocabulary_is_named_by_file_and_offset)
   const Dataset dataset(dataset_);
   std::vector<std::int32_t> tokens(20);
   const auto read = [&](std::uint64_t at) {
-    return message_of([&] { dataset.shards(Split::train)[1].read_tokens(at, tokens); });
+    return message_of([&] { dataset.shards(Split::train)[0].read_tokens(at, tokens); });
   };
   EXPECT_TRUE(tells(read(40), {"token 257 at offset 50", "train-00001.h5", "vocabulary of 257"}));
   EXPECT_EQ(read(51), "no error");
@@ -147,13 +153,13 @@ TEST_F(DatasetFiles, a_shard_that_contradicts_dataset_json_is_named) {
   });
   EXPECT_EQ(opening(), "no error");
   replace_in_json("\"tokens\": 82", "\"tokens\": 81");
-  EXPECT_TRUE(tells(opening(), {"train-00000.h5 holds 82 tokens", "dataset.json says 81"}));
+  EXPECT_TRUE(tells(opening(), {"train-00001.h5 holds 82 tokens", "dataset.json 81"}));
 }
 
 TEST_F(DatasetFiles, a_shard_of_a_later_format_or_none_is_named) {
   rewrite_shard(
       [](H5File& file, const DatasetInfo&) { file.set_attribute("/", "format_version", std::int64_t{2}); });
-  EXPECT_TRUE(tells(opening(), {"train-00001.h5 is of format 2", "known is 1"}));
+  EXPECT_TRUE(tells(opening(), {"train-00001.h5 is of format 2", "its dataset of 1"}));
   rewrite_shard([](H5File&, const DatasetInfo&) {});
   EXPECT_TRUE(tells(opening(), {"format_version", "train-00001.h5 is missing"}));
 }
@@ -161,12 +167,12 @@ TEST_F(DatasetFiles, a_shard_of_a_later_format_or_none_is_named) {
 TEST_F(DatasetFiles, a_damaged_dataset_json_is_named) {
   EXPECT_TRUE(tells(message_of([&] { Dataset(path("nowhere")); }),
                     {"nowhere holds no dataset.json", "muster prepare"}));
-  replace_in_json("\"format\": 1", "\"format\": 2");
-  EXPECT_TRUE(tells(opening(), {"dataset.json is of format 2", "known is 1"}));
-  replace_in_json("\"format\": 2", "\"format\": 1");
-  replace_in_json("\"vocabulary\": 257", "\"vocabulary\": 258");
+  replace_in_json("\"format\": 2", "\"format\": 3");
+  EXPECT_TRUE(tells(opening(), {"dataset.json is of format 3", "known are 1 to 2"}));
+  replace_in_json("\"format\": 3", "\"format\": 2");
+  replace_in_json("\"vocabulary\":257", "\"vocabulary\":258");
   EXPECT_TRUE(tells(opening(), {"dataset.json", "restore the file"}));
-  replace_in_json("\"vocabulary\": 258", "\"vocabulary\": 257");
+  replace_in_json("\"vocabulary\":258", "\"vocabulary\":257");
   ASSERT_EQ(opening(), "no error");
   replace_in_json("\"tokenizer_hash\": \"", "\"tokenizer_hash\": \"1");
   EXPECT_TRUE(tells(opening(), {"dataset.json", "the dataset again"}));
@@ -176,10 +182,44 @@ TEST_F(DatasetFiles, a_damaged_dataset_json_is_named) {
   replace_in_json("\"xxh3\": \"no", "\"xxh3\": \"");
   replace_in_json("train-00000.h5", "../train-00000.h5");
   EXPECT_TRUE(tells(opening(), {"dataset.json", "outside the folder"}));
+  replace_in_json("../train-00000.h5", "train-00001.h5");
+  EXPECT_TRUE(tells(opening(), {"dataset.json", "train-00001.h5", "listed twice"}));
+  replace_in_json("\"tokenizer\": {",
+                  "\"deep\": " + std::string(48000, '[') + std::string(48000, ']') + ",\n\"tokenizer\": {");
+  EXPECT_TRUE(tells(opening(), {"dataset.json", "nested too deeply"}));
   File::create(dataset_ + "/dataset.json").write("{\"format\": 1,");
   EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read"}));
   File::create(dataset_ + "/dataset.json").write("");
   EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read"}));
+}
+
+TEST_F(DatasetFiles, a_change_of_any_byte_of_dataset_json_is_found) {
+  const std::string whole = read_text(dataset_ + "/dataset.json");
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    flip_byte(dataset_ + "/dataset.json", at);
+    EXPECT_TRUE(tells(opening(), {"dataset.json"})) << at << ": " << opening();
+    File::create(dataset_ + "/dataset.json").write(whole);
+  }
+  EXPECT_EQ(opening(), "no error");
+}
+
+TEST_F(DatasetFiles, held_out_text_that_is_trained_on_is_refused_in_format_1_too) {
+  const std::string stored = "tests/system/fixtures/format-1/data", copy = path("format-1");
+  std::filesystem::copy(stored, copy);
+  ASSERT_EQ(message_of([&] { Dataset{copy}; }), "no error");
+  std::string text = read_text(copy + "/dataset.json");
+  const std::string name = "validation-00000.h5";
+  File::create(copy + "/dataset.json").write(text.replace(text.find(name), name.size(), "train-00000.h5"));
+  EXPECT_TRUE(tells(message_of([&] { Dataset{copy}; }), {"dataset.json", "train-00000.h5", "listed twice"}));
+}
+
+TEST_F(DatasetFiles, it_says_how_it_is_checked) {
+  EXPECT_TRUE(tells(Dataset(dataset_).describe_checks(), {"its bytes were checked", "when it is read"}));
+  EXPECT_TRUE(
+      tells(Dataset(dataset_, Verify::size).describe_checks(), {"its sizes", "data.verify = \"size\""}));
+  const std::string stored = "tests/system/fixtures/format-1/data";
+  EXPECT_TRUE(tells(Dataset(stored).describe_checks(),
+                    {"its bytes were checked, and nothing when it is read", "format 1"}));
 }
 
 // Someone packed a shard: the elements no longer lie in one plain piece.
@@ -188,7 +228,7 @@ TEST_F(DatasetFiles, a_compressed_shard_reads_the_same) {
   std::vector<std::int64_t> ends(2);
   Dataset(dataset_).shards(Split::train)[1].read_tokens(0, before);
   rewrite_shard([&](H5File& file, const DatasetInfo& info) {
-    file.set_attribute("/", "format_version", dataset_format);
+    file.set_attribute("/", "format_version", std::int64_t{1});
     file.set_attribute("/", "vocabulary", std::int64_t{info.vocabulary});
     file.set_attribute("/", "tokenizer_hash", hex(info.tokenizer_hash));
     file.close();
@@ -208,7 +248,7 @@ TEST_F(DatasetFiles, a_compressed_shard_reads_the_same) {
     add("document_ends", H5T_STD_I64LE, two, one, both.data());
   });
   const Dataset dataset(dataset_);
-  const Shard& shard = dataset.shards(Split::train)[1];
+  const Shard& shard = dataset.shards(Split::train)[0];
   shard.read_tokens(0, after);
   shard.read_document_ends(0, ends);
   EXPECT_EQ(before, after);

@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory() as folder:
         read[split] = []
         for entry in contents["shards"]:
             with h5py.File(output / entry["file"], "r") as shard:
-                assert shard.attrs["format_version"] == 1
+                assert shard.attrs["format_version"] == 2
                 assert shard.attrs["vocabulary"] == manifest["vocabulary"] == 257
                 tokenizer_hash = shard.attrs["tokenizer_hash"]
                 tokenizer_hash = tokenizer_hash.decode() if isinstance(tokenizer_hash, bytes) else tokenizer_hash
@@ -39,6 +39,9 @@ with tempfile.TemporaryDirectory() as folder:
                 tokens, ends = shard["tokens"], shard["document_ends"]
                 assert tokens.dtype == numpy.uint16 and tokens.chunks is None and tokens.shape == (entry["tokens"],)
                 assert ends.dtype == numpy.int64 and ends.shape == (entry["documents"],) and ends[-1] == len(tokens)
+                assert shard["token_hashes"].dtype == shard["document_end_hashes"].dtype == numpy.uint32
+                assert shard["token_hashes"].shape == (-(-len(tokens) // 1024),)
+                assert shard["document_end_hashes"].shape == (-(-len(ends) // 32),)
                 begin = 0
                 for end in ends[:]:
                     document = tokens[begin:end]

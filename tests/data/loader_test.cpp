@@ -11,6 +11,7 @@
 #include "core/hdf5.hpp"
 #include "core/stream.hpp"
 #include "data/prefetch.hpp"
+#include "data/shard_writer.hpp"
 #include "data/tokenizer.hpp"
 #include "tests/data/scratch.hpp"
 
@@ -56,20 +57,16 @@ class Loading : public Scratch {
                      .validation = {}};
     std::vector<std::uint16_t> tokens(static_cast<std::size_t>(ends.back()));
     std::iota(tokens.begin(), tokens.end(), std::uint16_t{0});
-    const std::string file_path = path(name) + "/train-00000.h5";
-    H5File file = H5File::create(file_path);
-    file.set_attribute("/", "format_version", dataset_format);
-    file.set_attribute("/", "vocabulary", std::int64_t{info.vocabulary});
-    file.set_attribute("/", "tokenizer_hash", hex(info.tokenizer_hash));
-    file.create_dataset("tokens", DType::u16, tokens.size()).write<std::uint16_t>(0, tokens);
-    file.create_dataset("document_ends", DType::i64, ends.size()).write<std::int64_t>(0, ends);
-    file.close();
-    info.train.shards = {{.file = "train-00000.h5",
-                          .tokens = tokens.size(),
-                          .documents = ends.size(),
-                          .bytes = std::filesystem::file_size(file_path),
-                          .hash = hash_file(file_path)}};
-    info.validation = info.train;
+    for (const Split split : {Split::train, Split::validation}) {
+      ShardWriter writer(path(name), split, info, tokens.size());
+      std::int64_t begin = 0;
+      for (const std::int64_t end : ends) {
+        writer.append(std::as_bytes(std::span(tokens).subspan(begin, end - begin)));
+        writer.end_document();
+        begin = end;
+      }
+      (split == Split::train ? info.train : info.validation).shards = writer.finish();
+    }
     write_dataset_info(path(name), info);
     return path(name);
   }
@@ -182,7 +179,7 @@ TEST_F(Loading, borders_agree_with_a_list_of_all_of_them) {
     ends.push_back(end);
     all.insert(end);
   }
-  ASSERT_GT(ends.size(), 5 * DocumentIndex::group);
+  ASSERT_GT(ends.size(), 5 * document_ends_of_block);
   const Dataset dataset(make_counting("d", ends));
   Loader loader = counting_loader(dataset, 48, true);
   for (std::int64_t slot = 0; slot < loader.samples(); ++slot) {
@@ -265,9 +262,13 @@ TEST_F(Loading, what_cannot_be_loaded_is_refused_by_name) {
   EXPECT_TRUE(
       tells(message_of([&] { Loader({{&dataset}}, options(10, false, Split::validation), account_); }),
             {path("d"), "validation split", "prepare more text"}));
-  const Dataset disorder(make_counting("e", {5, 3, 9}));
-  Loader loader = counting_loader(disorder, 4, true);
-  EXPECT_TRUE(tells(message_of([&] { Filled(loader, 1, 1); }), {path("e"), "do not increase"}));
+  const std::string held_out = make_counting("e", {5, 7, 9}) + "/validation-00000.h5";
+  const std::int64_t before_the_first = 3;
+  File::open_to_update(held_out).write_at(
+      std::as_bytes(std::span(&before_the_first, 1)),
+      *H5File::open_to_read(held_out).dataset("document_ends").file_offset() + 8);
+  const Dataset disorder(path("e"), Verify::size);
+  EXPECT_TRUE(tells(message_of([&] { counting_loader(disorder, 4, true); }), {held_out, "do not increase"}));
 }
 
 TEST_F(Loading, memory_is_what_was_foretold) {
@@ -329,17 +330,17 @@ TEST_F(Loading, waiting_for_a_device_is_no_waiting_for_data) {
 }
 
 TEST_F(Loading, prefetch_throws_a_failure_where_it_belongs) {
-  const std::string folder = make_counting("d", {1000});
+  const std::string folder = make_counting("d", {3000}), shard = folder + "/validation-00000.h5";
   const Dataset dataset(folder);
   Loader loader = counting_loader(dataset, 9, false);
   Prefetch prefetch(loader, account_, 2, 1);
-  // The last windows are cut off under the open file; the first ones are whole.
-  const auto offset = H5File::open_to_read(folder + "/train-00000.h5").dataset("tokens").file_offset();
-  std::filesystem::resize_file(folder + "/train-00000.h5", *offset + 1000);
-  for (const std::int64_t slot : {0, 100, 1}) prefetch.request(slot, 1);
+  // The last blocks are cut off under the open file; the first one is whole.
+  const auto offset = H5File::open_to_read(shard).dataset("tokens").file_offset();
+  std::filesystem::resize_file(shard, *offset + 3000);
+  for (const std::int64_t slot : {0, 300, 1}) prefetch.request(slot, 1);
   EXPECT_EQ(prefetch.next().tokens[0], 0);
   prefetch.give_back();
-  EXPECT_TRUE(tells(message_of([&] { prefetch.next(); }), {"train-00000.h5 is cut short"}));
+  EXPECT_TRUE(tells(message_of([&] { prefetch.next(); }), {"validation-00000.h5 is cut short"}));
   EXPECT_EQ(prefetch.next().tokens[0], 9);
 }
 

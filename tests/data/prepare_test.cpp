@@ -283,6 +283,7 @@ TEST_F(Prepare, what_a_killed_prepare_left_is_told_and_removed) {
   EXPECT_TRUE(tells(message_of([&] { prepare({input}, out, options); }), {out, "not empty"}));
   EXPECT_TRUE(fs::exists(out + "/notes"));
   fs::remove(out + "/notes");
+  write("out/dataset.json.partial-host-123", "killed while it wrote the last file");
   prepare({input}, out, options);
   ASSERT_EQ(told.size(), 1u);
   EXPECT_TRUE(tells(told[0], {out, "did not end", "removed"}));

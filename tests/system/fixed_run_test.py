@@ -97,12 +97,6 @@ class FixedRun(unittest.TestCase):
                               env={**muster.mpi_environment(), "MUSTER_INSTRUCTION_SET": instruction_set})
         return muster.Finished(done.returncode, done.stdout, done.stderr)
 
-    def instruction_sets(self):
-        refused = self.call("none", "plan", self.config)
-        told = re.search(r"this processor has ([\w, ]+);", refused.err)
-        self.assertTrue(told, refused)
-        return told[1].split(", ")
-
     def numbers(self, instruction_set, family, precision):
         run_dir = self.room / f"{instruction_set}-{family}-{precision}"
         settings = {**FAMILIES[family], "run.precision": precision, "run.dir": run_dir}
@@ -119,7 +113,7 @@ class FixedRun(unittest.TestCase):
                 for family in FAMILIES for precision in ("f32", "bf16")}
 
     def test_numbers_are_the_stored_ones(self):
-        for instruction_set in self.instruction_sets():
+        for instruction_set in muster.instruction_sets():
             with self.subTest(instruction_set=instruction_set):
                 wanted = self.table.get(instruction_set)
                 if wanted is None:
@@ -137,7 +131,7 @@ class Update(FixedRun):
     """In place of the test, with --update."""
 
     def test_numbers_are_the_stored_ones(self):
-        sets = self.instruction_sets()
+        sets = muster.instruction_sets()
         for instruction_set in sets:
             self.table[instruction_set] = self.all_numbers(instruction_set)
         TABLE.write_text(json.dumps(self.table, indent=1) + "\n")

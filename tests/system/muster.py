@@ -6,6 +6,7 @@ The program is named by the environment variable MUSTER; the tests stand on Pyth
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("MUSTER", "build/release/muster")
 INTERRUPTED = 85
 USER_ERROR = 2
@@ -123,6 +125,16 @@ def call(*arguments):
     """The program alone, without mpirun."""
     done = subprocess.run([BINARY, *[str(a) for a in arguments]], capture_output=True, text=True, errors="replace")
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def instruction_sets():
+    """Those of this processor, as the program names them."""
+    refused = subprocess.run([BINARY, "plan", ROOT / "configs/tiny.toml"], capture_output=True, text=True,
+                             env={**os.environ, "MUSTER_INSTRUCTION_SET": "none"})
+    told = re.search(r"this processor has ([\w, ]+);", refused.stderr)
+    if not told:
+        raise AssertionError(refused.stderr)
+    return told[1].split(", ")
 
 
 def train(config, run_dir, ranks, settings, **options):

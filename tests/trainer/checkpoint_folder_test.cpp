@@ -83,6 +83,35 @@ TEST(CheckpointFolder, the_newest_is_found_though_those_listed_are_removed_meanw
   EXPECT_EQ(told.size(), 1u) << told.back();
 }
 
+TEST(CheckpointFolder, a_copy_under_another_name_is_told_and_passed_over) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 60);
+  save(folder.path(), 1, 52);
+  for (const char* name : {"step-00000099", "step-000000061"})
+    std::filesystem::copy(checkpoint_path(folder.path(), 52), folder.path() + "/" + name);
+  std::filesystem::rename(checkpoint_path(folder.path(), 52), folder.path() + "/step-000000052");
+  std::vector<std::string> warnings;
+  EXPECT_EQ(newest_complete(folder.path(), Trust::sizes,
+                            [&](const std::string& line) { warnings.push_back(line); }),
+            60);
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_NE(
+      warnings[0].find("step-00000099: it holds step 52 under another name: rename it to step-00000052"),
+      std::string::npos)
+      << warnings[0];
+  EXPECT_NE(message_of([&] { Checkpoint::open(folder.path() + "/step-00000099"); }).find("holds step 52"),
+            std::string::npos);
+  keep_newest(folder.path(), 1, 1, ignore);
+  EXPECT_EQ(names_in(folder.path()).size(), 4u) << "what is not understood is left alone";
+}
+
+TEST(CheckpointFolder, a_number_that_no_attempt_has_is_none_of_ours) {
+  const TemporaryFolder folder;
+  save(folder.path(), 1, 5);
+  std::filesystem::create_directory(folder.path() + "/step-00000006.partial-9223372036854775807");
+  EXPECT_EQ(list_checkpoints(folder.path()).size(), 1u);
+}
+
 TEST(CheckpointFolder, the_latest_are_kept_and_older_ones_go) {
   const TemporaryFolder folder;
   for (const int step : {1, 2, 3, 4}) save(folder.path(), 1, step);

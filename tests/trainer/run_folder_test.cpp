@@ -69,6 +69,13 @@ TEST_F(RunFolderTest, a_file_in_the_way_of_the_folder_is_named) {
   EXPECT_THROW(folder.create(), UserError);
 }
 
+TEST_F(RunFolderTest, a_number_too_large_for_an_attempt_is_none) {
+  const RunFolder folder = made();
+  write_text_atomically(folder.attempts() + "/9223372036854775807", "");
+  EXPECT_EQ(Attempt::begin(folder).number(), 1);
+  EXPECT_EQ(Attempt::begin(folder).number(), 2);
+}
+
 TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
   const RunFolder folder = made();
   const Attempt first = Attempt::begin(folder);

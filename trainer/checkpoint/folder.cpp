@@ -30,6 +30,7 @@ enum class Stage { complete, partial, replaced, removing };
 struct FolderName {
   std::int64_t step = 0, attempt = 0;
   Stage stage = Stage::complete;
+  bool usual = true;  // as checkpoint_path() writes the step
 };
 
 std::optional<std::int64_t> take_number(std::string_view& text) {
@@ -55,6 +56,7 @@ std::optional<FolderName> parse_name(std::string_view text) {
   const auto step = take_number(text);
   if (!step || before - text.size() < 8) return std::nullopt;
   name.step = *step;
+  name.usual = before - text.size() == std::max<std::size_t>(8, fmt::formatted_size("{}", *step));
   if (text.empty()) return name;
   if (text.ends_with(".removing")) {  // whatever it was before
     name.stage = Stage::removing;
@@ -63,7 +65,7 @@ std::optional<FolderName> parse_name(std::string_view text) {
   name.stage = text.starts_with(".partial-") ? Stage::partial : Stage::replaced;
   if (!take(text, ".partial-") && !take(text, ".replaced-")) return std::nullopt;
   const auto attempt = take_number(text);
-  if (!attempt || !text.empty()) return std::nullopt;
+  if (!attempt || *attempt > Manifest::most_attempts || !text.empty()) return std::nullopt;
   name.attempt = *attempt;
   return name;
 }
@@ -85,6 +87,15 @@ std::vector<Entry> entries_of(const std::string& folder) {
     return std::tie(a.name.step, a.path) < std::tie(b.name.step, b.path);
   });
   return entries;
+}
+
+// What is wrong with a whole checkpoint under this name; empty if nothing is. A copy under a later name would be taken for
+// what the run reached last.
+std::string problem_of_name(const std::string& path, const Manifest& manifest) {
+  const auto name = parse_name(fs::path(path).filename().string());
+  if (!name || (name->usual && name->step == manifest.step)) return {};
+  return fmt::format("it holds step {} under another name: rename it to {}", manifest.step,
+                     fs::path(checkpoint_path("", manifest.step)).filename().string());
 }
 
 std::vector<std::string> problems_of(const std::string& path, const Manifest& manifest, Trust verify,
@@ -135,9 +146,12 @@ CheckpointInfo examine(const Entry& entry) {
     info.saved = manifest.saved;
     info.files = manifest.files.size();
     for (const Manifest::File& file : manifest.files) info.bytes += file.bytes;
-    const auto problems = problems_of(entry.path, manifest, Trust::sizes, 0, 1);
-    info.complete = problems.empty();
-    if (!info.complete) info.problem = problems.front();
+    info.problem = problem_of_name(entry.path, manifest);
+    if (info.problem.empty()) {
+      const auto problems = problems_of(entry.path, manifest, Trust::sizes, 0, 1);
+      if (!problems.empty()) info.problem = problems.front();
+    }
+    info.complete = info.problem.empty();
   } catch (const UserError& error) {
     info.problem = error.what();
   }
@@ -281,7 +295,9 @@ std::vector<CheckpointInfo> list_checkpoints(const std::string& folder) {
 std::vector<std::string> verify_checkpoint(const std::string& path, Trust verify, std::size_t share,
                                            std::size_t shares) {
   try {
-    return problems_of(path, read_manifest(path), verify, share, shares);
+    const Manifest manifest = read_manifest(path);
+    if (std::string problem = problem_of_name(path, manifest); !problem.empty()) return {std::move(problem)};
+    return problems_of(path, manifest, verify, share, shares);
   } catch (const UserError& error) {
     return {error.what()};
   }

@@ -7,30 +7,28 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/hash.hpp"
+#include "core/json_text.hpp"
 
 namespace muster {
 namespace {
 
-using Json = nlohmann::ordered_json;  // the state keeps the order of its keys
-
-// The end of the text: the hash of all before it.
-constexpr std::string_view seal_key = ",\n\"xxh3\": \"";
-constexpr std::string_view seal_end = "\"\n}\n";
-constexpr std::size_t seal_bytes = seal_key.size() + 16 + seal_end.size();
+using Json = nlohmann::json;
 
 constexpr std::uintmax_t most_bytes = 1u << 30;
-constexpr int most_depth = 64;  // of nested JSON; the state needs a handful
 constexpr std::int64_t most_elements = std::int64_t{1} << 56;
 
-std::string seal(std::string_view body) {
-  return fmt::format("{}{}{}", seal_key, hex(hash_bytes(std::as_bytes(std::span(body)))), seal_end);
+void refuse_deep(std::string_view text) {
+  if (nests_deeper_than(text, most_json_depth)) throw UserError("it is nested too deeply");
 }
 
-Json parse(std::string_view text) {
-  return Json::parse(text, [](int depth, Json::parse_event_t, Json&) {
-    if (depth > most_depth) throw UserError("it is nested too deeply");
-    return true;
-  });
+// The state as it was given, its keys in their order. A tree that keeps their order looks through all keys of an object
+// for each new one, so the tensors, of which there are many, stay out of it.
+std::string state_of(std::string_view manifest) {
+  using Ordered = nlohmann::ordered_json;
+  const auto belongs = [](int depth, Ordered::parse_event_t event, const Ordered& key) {
+    return event != Ordered::parse_event_t::key || depth != 1 || key == "state";
+  };
+  return Ordered::parse(manifest, belongs).at("state").dump();
 }
 
 const Json& member(const Json& object, const char* key) {
@@ -77,11 +75,11 @@ Manifest::Tensor parse_tensor(const Json& json, std::size_t files) {
 }
 
 Manifest parse_manifest(std::string_view whole) {
-  if (whole.size() < seal_bytes || whole.substr(whole.size() - seal_end.size()) != seal_end)
-    throw UserError("it is cut short");
-  if (whole.substr(whole.size() - seal_bytes) != seal(whole.substr(0, whole.size() - seal_bytes)))
-    throw UserError("its content does not match its checksum");
-  const Json json = parse(whole);
+  const Seal seal = seal_of(whole);
+  if (seal == Seal::missing) throw UserError("it is cut short");
+  if (seal == Seal::broken) throw UserError("its content does not match its checksum");
+  refuse_deep(whole);
+  const Json json = Json::parse(whole);
   if (const std::int64_t version = integer(member(json, "format_version"), "format_version");
       version != Manifest::format_version)
     throw UserError("its format version is {} and this program reads {} (use the muster that wrote it)",
@@ -89,6 +87,7 @@ Manifest parse_manifest(std::string_view whole) {
   Manifest manifest;
   manifest.step = integer(member(json, "step"), "step");
   manifest.attempt = integer(member(json, "attempt"), "attempt");
+  if (manifest.attempt > Manifest::most_attempts) throw UserError("\"attempt\" is no number of an attempt");
   manifest.saved = text(member(json, "saved"), "saved");
   for (const Json& entry : list(member(json, "files"), "files")) {
     if (text(member(entry, "name"), "name") != rank_file_name(manifest.files.size()))
@@ -103,7 +102,8 @@ Manifest parse_manifest(std::string_view whole) {
     manifest.tensors[name] = parse_tensor(value, manifest.files.size());
   }
   if (const std::string problem = arrange_pieces(manifest); !problem.empty()) throw UserError(problem);
-  manifest.state = member(json, "state").dump();
+  member(json, "state");
+  manifest.state = state_of(whole);
   return manifest;
 }
 
@@ -164,8 +164,9 @@ std::string to_text(const Manifest& manifest) {
                        fmt::join(tensor.shape, ", "), fmt::join(pieces, ", "));
     separator = ",";
   }
-  out += fmt::format("\n}},\n\"state\": {}", parse(manifest.state).dump(1));
-  return out + seal(out);
+  refuse_deep(manifest.state);
+  out += fmt::format("\n}},\n\"state\": {}", nlohmann::ordered_json::parse(manifest.state).dump(1));
+  return sealed(out);
 }
 
 Manifest read_manifest(const std::string& folder) {

@@ -126,7 +126,7 @@ constexpr Key table[] = {
 
     row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote; on resume the same data, which may lie elsewhere"),
     row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion, to 1/4096; evaluated is what the first holds out; on resume the paths may change, data and weights may not"),
-    row<data, &D::verify>("data.verify", anything, may_change, "what to check of the shards at the start: their sizes, or all bytes (full); auto: full up to 1 GiB"),
+    row<data, &D::verify>("data.verify", anything, may_change, "what to check of the data: all bytes at the start (full), or below 1 GiB (auto), and each block when it is read; or the sizes of files only (size)"),
     row<data, &D::documents>("data.documents", anything, fixed, "keep documents apart: no attention and no target across their borders; a sample keeps at most max(64, sequence / 16) apart, further ones are joined to the one before them"),
     row<data, &D::document_start>("data.document_start", anything, fixed, "what documents that are kept apart begin with: the end token before them, which so learns what documents begin with, or their first token, which nothing then predicts, as in runs of before this key"),
 

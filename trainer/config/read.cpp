@@ -224,6 +224,15 @@ std::vector<const Key*> changed_keys(const Config& before, const Config& after) 
   return changed;
 }
 
+void refuse_another_model(const Config& of_checkpoint, const Config& config, const std::string& checkpoint) {
+  for (const Key* key : changed_keys(of_checkpoint, config)) {
+    if (key->section() != "model") continue;
+    throw UserError("{} was trained with {} = {}, and the configuration of {} says {}: restore that key",
+                    checkpoint, key->name, shown(key->get(of_checkpoint)), config.run.dir,
+                    shown(key->get(config)));
+  }
+}
+
 void refuse_fixed_changes(const Config& before, const Config& after) {
   for (const Key* key : changed_keys(before, after)) {
     if (may_change_on_resume(*key, before)) continue;

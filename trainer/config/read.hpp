@@ -36,6 +36,8 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
 std::string to_toml(const Config& config);
 
 std::vector<const Key*> changed_keys(const Config& before, const Config& after);
+// Throws UserError that names the first key of [model] by which a checkpoint's own configuration differs.
+void refuse_another_model(const Config& of_checkpoint, const Config& config, const std::string& checkpoint);
 // Throws UserError that names the first changed key that is fixed on resume.
 void refuse_fixed_changes(const Config& before, const Config& after);
 

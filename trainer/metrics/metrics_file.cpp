@@ -1,38 +1,86 @@
 #include "trainer/metrics/metrics_file.hpp"
 
 #include <filesystem>
+#include <fmt/ranges.h>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "core/error.hpp"
+#include "core/json_text.hpp"
 
 namespace muster {
 namespace {
 
-// Whether a whole line is a record of a step up to `last_step`.
-bool belongs(std::string_view line, std::int64_t last_step) {
+struct Line {
+  std::int64_t step = 0, attempt = 0;
+};
+
+// Nothing if a line is no record of a step.
+std::optional<Line> parse_line(std::string_view line) {
+  if (nests_deeper_than(line, most_json_depth)) return std::nullopt;
   const auto record = nlohmann::json::parse(line, nullptr, false);
-  if (!record.is_object() || !record.contains("step") || !record["step"].is_number_integer()) return false;
-  return record["step"].get<std::int64_t>() <= last_step;
+  const auto number = [&](const char* name) {
+    const auto found = record.find(name);
+    return found != record.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
+  };
+  if (!record.is_object() || number("step") < 1 || !record.contains("loss")) return std::nullopt;
+  return Line{number("step"), number("attempt")};
 }
 
-std::string kept_lines(std::string_view text, std::int64_t last_step) {
-  std::string kept;
+struct Kept {
+  std::map<std::int64_t, std::pair<std::int64_t, std::string_view>> lines;  // by step: attempt, and the line
+  std::string damaged;
+  std::int64_t damaged_lines = 0, twice = 0;
+};
+
+Kept kept_lines(std::string_view text, std::int64_t last_step) {
+  Kept kept;
   while (true) {
     const std::size_t end = text.find('\n');
     if (end == std::string_view::npos) return kept;
-    if (belongs(text.substr(0, end), last_step)) kept += text.substr(0, end + 1);
+    const std::string_view whole = text.substr(0, end + 1);
     text.remove_prefix(end + 1);
+    const auto line = parse_line(whole);
+    if (!line) {
+      kept.damaged += whole;
+      ++kept.damaged_lines;
+    } else if (line->step <= last_step) {
+      auto& place = kept.lines[line->step];
+      if (!place.second.empty()) ++kept.twice;
+      if (place.second.empty() || line->attempt >= place.first) place = {line->attempt, whole};
+    }
   }
 }
 
-File open_after_cut(const std::string& path, std::int64_t last_step) {
+std::string remark_on(const std::string& path, const Kept& kept, std::int64_t last_step) {
+  std::vector<std::string> found;
+  if (kept.damaged_lines > 0)
+    found.push_back(
+        fmt::format("{} of its lines were no records and are now in {}.damaged", kept.damaged_lines, path));
+  if (kept.twice > 0) found.push_back(fmt::format("{} stood twice and were removed", kept.twice));
+  if (const std::int64_t missing = last_step - std::ssize(kept.lines); missing > 0) {
+    std::int64_t first = 1;
+    while (kept.lines.contains(first)) ++first;
+    found.push_back(fmt::format("{} of {} steps are missing, the first is {}", missing, last_step, first));
+  }
+  return found.empty() ? "" : fmt::format("{}: {}", path, fmt::join(found, "; "));
+}
+
+File open_after_cut(const std::string& path, std::int64_t last_step, std::string& remark) {
   std::error_code error;
   const bool exists = std::filesystem::exists(path, error);
   if (error)
     throw UserError("cannot look at {}: {}: check its permissions, and the disk", path, error.message());
-  const std::string kept = exists ? kept_lines(read_text(path), last_step) : "";
-  write_text_atomically(path, kept);
+  const std::string before = exists ? read_text(path) : "";
+  const Kept kept = kept_lines(before, last_step);
+  remark = remark_on(path, kept, last_step);
+  if (!kept.damaged.empty()) write_text_atomically(path + ".damaged", kept.damaged);
+  std::string text;
+  for (const auto& [step, line] : kept.lines) text += line.second;
+  write_text_atomically(path, text);
   return File::open_to_append(path);
 }
 
@@ -58,7 +106,7 @@ std::string to_json_line(const StepRecord& record) {
 }
 
 MetricsFile::MetricsFile(const std::string& path, std::int64_t last_step)
-    : file_(open_after_cut(path, last_step)) {}
+    : file_(open_after_cut(path, last_step, remark_)) {}
 
 void MetricsFile::append(const StepRecord& record) { file_.write(to_json_line(record) + "\n"); }
 

@@ -31,10 +31,14 @@ std::string to_json_line(const StepRecord& record);
 
 class MetricsFile {
  public:
-  // Opens `path` to append, with the records after `last_step` and any torn line removed (0: of all steps).
-  // They are removed in a new file that takes the name, so an attempt that still lives keeps writing to the
-  // old one and not into this.
+  // Opens `path` to append, with one record of each step up to `last_step`, in order: the one of the latest attempt where a
+  // step stands twice. What is removed, is removed in a new file that takes the name, so an attempt that still lives keeps
+  // writing to the old one and not into this. Lines that are no records are kept beside it, in PATH.damaged.
   MetricsFile(const std::string& path, std::int64_t last_step);
+
+  // What was wrong with the file and what was done, for the log; empty if nothing was. A torn last line is what a kill
+  // leaves, and not told.
+  const std::string& remark() const { return remark_; }
 
   // In one write, so that a reader sees whole lines.
   void append(const StepRecord& record);
@@ -42,6 +46,7 @@ class MetricsFile {
   void sync() { file_.sync(); }
 
  private:
+  std::string remark_;
   File file_;
 };
 

@@ -29,6 +29,8 @@ class RunData {
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
   std::vector<SourceIdentity> identities(const Config& config) const;
+  // How a source's data are known to be what was written (Dataset::describe_checks).
+  std::string describe_checks(std::size_t source) const { return datasets_[source]->describe_checks(); }
   // Tells the text that the first source holds out apart from any other.
   std::string validation_content() const;
   // Whether the first source holds out text enough for an evaluation.

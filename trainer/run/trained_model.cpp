@@ -2,6 +2,7 @@
 
 #include "core/error.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/config/read.hpp"
 #include "trainer/run/snapshot.hpp"
 #include "trainer/run_folder.hpp"
 
@@ -23,7 +24,9 @@ TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> ste
   if (!step) throw UserError("{} holds no complete checkpoint: train the run first", folder);
   const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder, *step));
   path_ = checkpoint.path();
-  tokenizer_ = run_state_from(checkpoint.state(), path_).tokenizer;
+  const RunState state = run_state_from(checkpoint.state(), path_);
+  refuse_another_model(parse_config(state.config, path_), config, path_);
+  tokenizer_ = state.tokenizer;
 
   const auto elements = static_cast<std::uint64_t>(plan.space.elements);
   master_ = machine.take(MemoryKind::parameters, elements * 4);

@@ -266,6 +266,7 @@ void TrainingRun::tell_data() const {
     log_->info("data: {}, {} samples of {} tokens, {:.2f} epochs in {} steps", source.path,
                human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
                config_.train.steps);
+    log_->info("data: {}: {}", source.path, data_.describe_checks(k - 1));
   }
   for (const std::string& line : limits_of_training(training_loader_, config_)) log_->info("{}", line);
 }
@@ -311,6 +312,7 @@ void TrainingRun::start_or_resume() {
     comm_.pulse().beat();
     attempt_.check_current();
     metrics_.emplace(folder_.metrics(), progress_.step);
+    if (!metrics_->remark().empty()) log_->warn("{}", metrics_->remark());
   });
 }
 

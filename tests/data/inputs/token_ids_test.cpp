@@ -236,5 +236,29 @@ TEST_F(Prepare, holds_out_the_end_of_token_files_without_an_end_token) {
   EXPECT_EQ(held_out[0].size(), 250u);
   EXPECT_EQ(held_out[0][0], 750);
 }
+// NumPy pads a header with spaces; as many as there is room for are no fault.
+TEST_F(Prepare, a_header_of_npy_may_be_long_and_is_read_without_recursion) {
+  const std::string spaces(60000, ' ');
+  PrepareOptions options = all_train();
+  options.vocabulary = 10;
+  const std::vector<std::uint16_t> ids = {1, 2, 3};
+  const auto header = [&](const std::string& start) {
+    return "\x93NUMPY\x01" + std::string(1, '\0') + static_cast<char>(start.size() % 256) +
+           static_cast<char>(start.size() / 256) + start;
+  };
+  const std::string padded = "{'descr': " + spaces + "'<u2', 'fortran_order': False, 'shape': (3,), }\n";
+  prepare({write("padded.npy", header(padded) + raw(ids))}, path("out"), options);
+  EXPECT_EQ(documents(Dataset(path("out")), Split::train),
+            (std::vector<std::vector<std::int32_t>>{{1, 2, 3}}));
+  for (const std::string& torn :
+       {"{'descr':" + spaces, "{'descr': '<u2', 'shape':" + spaces, spaces,
+        std::string("{'descr': '<u2', 'shape': (3"), std::string("{'descr': '<u2', 'shape': (-3,)}"),
+        std::string("{'descr': '<u2', 'shape': (9999999999999999999,)}"),
+        std::string("{'descr': '<f4', 'shape': (3,)}"), std::string("{'descr': '<u2', 'shape': (3,4)}")})
+    EXPECT_TRUE(tells(
+        message_of([&] { prepare({write("torn.npy", header(torn) + raw(ids))}, path("none"), options); }),
+        {"torn.npy", "holds another kind of array", "numpy.save"}));
+}
+
 }  // namespace
 }  // namespace muster

@@ -405,5 +405,23 @@ TEST(Config, the_configurations_that_come_with_muster_are_valid) {
   EXPECT_GE(seen, 5);
 }
 
+TEST(ConfigOfACheckpoint, another_model_is_refused_by_its_key_and_other_keys_are_free) {
+  Config before, now;
+  now.train.steps = 7;
+  now.train.batch = 3;
+  refuse_another_model(before, now, "step-00000001");
+  now.model.norm_epsilon = 0.5;
+  now.run.dir = "runs/a";
+  try {
+    refuse_another_model(before, now, "step-00000001");
+    FAIL() << "nothing was refused";
+  } catch (const UserError& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "step-00000001 was trained with model.norm_epsilon = 1e-05, and the configuration of runs/a "
+              "says 0.5: "
+              "restore that key");
+  }
+}
+
 }  // namespace
 }  // namespace muster

@@ -95,6 +95,31 @@ TEST_F(Metrics, a_torn_last_line_is_dropped) {
   }
 }
 
+TEST_F(Metrics, damaged_doubled_and_missing_lines_are_mended_and_told) {
+  const auto line = [](std::int64_t step, std::int64_t attempt = 1) {
+    return to_json_line(record(step, attempt)) + "\n";
+  };
+  const std::string torn = line(3).substr(0, 20) + "\n", flipped = "x" + line(4),
+                    deep = std::string(50000, '[') + "\n";
+  write_text_atomically(
+      path_, line(2) + line(1) + line(2) + torn + flipped + deep + line(6, 2) + line(6, 1) + line(9));
+  const MetricsFile file(path_, 7);
+  EXPECT_EQ(steps(), (std::vector<std::int64_t>{1, 2, 6}));
+  EXPECT_NE(read_text(path_).find("\"attempt\":2"), std::string::npos) << "the latest attempt's stays";
+  EXPECT_EQ(read_text(path_ + ".damaged"), torn + flipped + deep);
+  EXPECT_EQ(file.remark(),
+            path_ + ": 3 of its lines were no records and are now in " + path_ +
+                ".damaged; 2 stood twice and were removed; 4 of 7 steps are missing, the first is 3");
+}
+
+TEST_F(Metrics, what_is_as_it_should_be_is_not_remarked_on) {
+  write_text_atomically(path_,
+                        to_json_line(record(1)) + "\n" + to_json_line(record(2)) + "\n{\"step\":3,\"lo");
+  EXPECT_EQ(MetricsFile(path_, 2).remark(), "");
+  EXPECT_EQ(MetricsFile(path_, 1).remark(), "");
+  EXPECT_FALSE(std::filesystem::exists(path_ + ".damaged"));
+}
+
 TEST_F(Metrics, what_a_superseded_attempt_still_writes_does_not_enter_the_file) {
   MetricsFile old(path_, 0);
   old.append(record(1));
