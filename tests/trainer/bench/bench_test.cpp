@@ -42,7 +42,7 @@ TEST(Bench, median_is_the_middle_or_the_mean_of_the_two_beside_it) {
 class BenchOn : public testing::TestWithParam<DeviceKind> {};
 
 TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
-  const Config config = small();
+  const Config config = for_ranks(small(), 1);
   MemoryAccount account;
   Machine machine(GetParam() == DeviceKind::cuda ? cuda_device(0) : cpu_device(), account);
   const Plan plan = make_plan(
@@ -103,7 +103,7 @@ TEST(Bench, collectives_move_whole_floats_of_every_rank) {
 }
 
 TEST_P(BenchOn, step_is_divided_by_op_without_a_rest_unaccounted_for) {
-  Config config = small();
+  Config config = for_ranks(small(), 1);
   if (GetParam() == DeviceKind::cuda) config.run.device = DeviceChoice::cuda;
   run_ranks(2, [&](Communicator& comm) {
     MemoryAccount account;
