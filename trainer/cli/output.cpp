@@ -23,7 +23,8 @@ bool is_pipe_without_reader() {
 
 void hold_standard_streams() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
-    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) return;  // takes the lowest that is free
+    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0)
+      return;  // takes the lowest that is free
 }
 
 bool lost_output() { return std::ferror(stdout) != 0; }
