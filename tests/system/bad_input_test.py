@@ -157,22 +157,6 @@ class BadInput(unittest.TestCase):
         shard.write_bytes(contents)
         self.refused_by_all_and_by_one(data, str(shard), "checksum", "restore it or prepare")
 
-    def test_a_shard_of_another_tokenizer(self):
-        source = self.new("ids").with_suffix(".bin")
-        source.write_bytes(bytes(i % 200 if k == 0 else 0 for i in range(20000) for k in range(2)))
-        other = self.new("ids-data")
-        done = muster.call("prepare", source, "--output", other, "--vocabulary", 257, "--token-type", "u16",
-                           "--validation", 0)
-        self.assertEqual(done.code, 0, done)
-        data = self.copy_of_data()
-        description = json.loads((data / "dataset.json").read_text())
-        foreign = json.loads((other / "dataset.json").read_text())["splits"]["train"]["shards"]
-        for shard in foreign:
-            shutil.copy(other / shard["file"], data / shard["file"])
-        description["splits"]["train"]["shards"] = foreign
-        (data / "dataset.json").write_text(json.dumps(description))
-        self.refused_by_all_and_by_one(data, str(self.train_shard(data)), "another tokenizer", "prepare")
-
     def test_a_token_outside_of_the_vocabulary(self):
         data = self.copy_of_data()
         shard = self.train_shard(data)

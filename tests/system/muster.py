@@ -70,7 +70,7 @@ def mpi_environment():
 ALONE = None  # a rank without mpirun
 
 
-def command(ranks, arguments, environment):
+def command(ranks, arguments, environment=None):
     launcher = [] if ranks is ALONE else ["mpirun", "--bind-to", "none", "-n", str(ranks)]
     # For the ranks only: what is preloaded into them is not for mpirun.
     variables = ["env", *[f"{name}={value}" for name, value in environment.items()]] if environment else []

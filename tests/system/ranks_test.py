@@ -33,6 +33,7 @@ reduction = "invariant"
 [data]
 path = "{data}"
 documents = true
+document_start = "first_token"  # so that borders ignore targets, some steps more than others
 
 [optimizer]
 lr = 3e-3

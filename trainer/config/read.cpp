@@ -137,6 +137,16 @@ std::vector<Override> take_overrides(std::vector<std::string>& arguments) {
 }
 
 Config parse_config(std::string_view text, const std::string& name) {
+  // Each dot of a key is a table in a table, and such a tree is destroyed by recursion. No key goes on in another line.
+  constexpr std::ptrdiff_t most_dots = 1000;
+  std::size_t number = 1;
+  for (std::size_t at = 0; at < text.size(); ++number) {
+    const std::string_view line = text.substr(at, text.find('\n', at) - at);
+    if (std::ranges::count(line, '.') > most_dots)
+      throw UserError("{}:{}: no line of a configuration has more than {} dots: correct it", name, number,
+                      most_dots);
+    at += line.size() + 1;
+  }
   Config config;
   try {
     const toml::table root = toml::parse(text, name);

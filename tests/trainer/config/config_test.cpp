@@ -423,5 +423,13 @@ TEST(ConfigOfACheckpoint, another_model_is_refused_by_its_key_and_other_keys_are
   }
 }
 
+TEST(ConfigText, keys_of_any_depth_are_refused_in_a_line) {
+  std::string key = "a";
+  for (int i = 0; i < 48000; ++i) key += ".a";
+  for (const std::string& text :
+       {"[run]\n" + key + " = 1\n", "[" + key + "]\n", std::string("a = ") + std::string(48000, '[')})
+    EXPECT_THROW(parse_config(text, "deep.toml"), UserError);
+}
+
 }  // namespace
 }  // namespace muster
