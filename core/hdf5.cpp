@@ -213,7 +213,7 @@ std::vector<std::string> H5File::datasets(const std::string& group) const {
   std::string prefix = group;
   while (prefix.starts_with('/')) prefix.erase(0, 1);
   if (!prefix.empty() && !prefix.ends_with('/')) prefix += '/';
-  for (std::string& name : names) name = prefix + name;
+  for (std::string& name : names) name.insert(0, prefix);
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -18,7 +18,7 @@ constexpr std::size_t spool_buffer = std::size_t{1} << 20;
 
 }  // namespace
 
-ShardWriter::Spool::Spool(const std::string& path) : file_(File::create(path)) {
+ShardWriter::Spool::Spool(const std::string& path) : file_(File::create(path)), buffer_() {
   buffer_.reserve(spool_buffer);
 }
 

@@ -199,7 +199,8 @@ TEST_F(Generation, needs_a_checkpoint) {
 TEST_F(Generation, refuses_the_checkpoint_of_another_model) {
   Config config = trained(Family::gpt);
   config.model.width = 64;
-  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, machine_); }), {"trained with model.width = 32", "says 64"}));
+  EXPECT_TRUE(tells(message_of([&] { Generator(config, {}, machine_); }),
+                    {"trained with model.width = 32", "says 64"}));
 }
 
 }  // namespace

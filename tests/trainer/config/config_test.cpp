@@ -1,6 +1,7 @@
 #include "trainer/config/config.hpp"
 
 #include <filesystem>
+#include <fmt/format.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <limits>
@@ -83,7 +84,7 @@ TEST(Config, an_unknown_key_in_another_section_or_in_other_words_names_the_one_t
                                                         {"checkpoints.every", "checkpoint.every"},
                                                         {"train.warm-up", "schedule.warmup"}})
     EXPECT_EQ(refusal_of_override(written, "1"),
-              "command line: unknown key " + written + "; did you mean " + meant + "?");
+              fmt::format("command line: unknown key {}; did you mean {}?", written, meant));
   EXPECT_EQ(refusal_of_override("train.frobnicate", "1"),
             "command line: unknown key train.frobnicate; muster train --help lists all");
 }
