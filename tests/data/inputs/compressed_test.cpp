@@ -131,12 +131,5 @@ TEST_F(Prepare, a_compressed_file_that_asks_for_much_memory_is_refused_with_the_
   EXPECT_TRUE(tells(prepare_window(31), {"a.txt.zst", "512.00 MiB", "zstd -d --long=31"}));
   EXPECT_EQ(prepare_window(29), "no error");
 }
-
-TEST_F(Prepare, compressed_lines_longer_than_blocks_stay_whole) {
-  const std::vector<std::string> documents = {long_text(2 * block_bytes + 77), "a",
-                                              long_text(3 * block_bytes), long_text(block_bytes)};
-  prepare({write("a.jsonl.zst", zstd(read_text(write_lines("lines", documents))))}, path("out"), all_train());
-  EXPECT_EQ(texts(Dataset(path("out")), Split::train), documents);
-}
 }  // namespace
 }  // namespace muster
