@@ -2,8 +2,10 @@
 
 #include <array>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/file.hpp"
@@ -24,6 +26,12 @@ std::uint64_t hash_of(const std::string& text) {
   return *hash;
 }
 
+// The library would take any number for a whole one, whether it fits or not.
+std::uint64_t count_of(const json& value) {
+  if (!value.is_number_unsigned()) throw std::invalid_argument("'" + value.dump() + "' is no count");
+  return value.get<std::uint64_t>();
+}
+
 json to_json(const SplitInfo& split) {
   json shards = json::array();
   for (const ShardInfo& shard : split.shards)
@@ -37,12 +45,12 @@ json to_json(const SplitInfo& split) {
 
 SplitInfo split_from(const json& text) {
   SplitInfo split;
-  split.text_bytes = text.at("text_bytes");
+  split.text_bytes = count_of(text.at("text_bytes"));
   for (const json& entry : text.at("shards")) {
     ShardInfo shard{.file = entry.at("file"),
-                    .tokens = entry.at("tokens"),
-                    .documents = entry.at("documents"),
-                    .bytes = entry.at("bytes"),
+                    .tokens = count_of(entry.at("tokens")),
+                    .documents = count_of(entry.at("documents")),
+                    .bytes = count_of(entry.at("bytes")),
                     .hash = hash_of(entry.at("xxh3"))};
     if (shard.file.find('/') != std::string::npos)
       throw std::invalid_argument("shard '" + shard.file + "' lies outside the folder");
@@ -80,13 +88,17 @@ DatasetInfo read_dataset_info(const std::string& folder) {
   DatasetInfo info;
   try {
     const json parsed = json::parse(text);
-    if (const std::int64_t format = parsed.at("format"); format != dataset_format)
+    if (const std::uint64_t format = count_of(parsed.at("format"));
+        std::cmp_not_equal(format, dataset_format))
       throw UserError("{} is of format {}, known is {}: prepare the dataset again with this version", path,
                       format, dataset_format);
     // Sorted keys, as the tokenizer describes itself.
     info.tokenizer = nlohmann::json(parsed.at("tokenizer")).dump();
     info.tokenizer_hash = hash_of(parsed.at("tokenizer_hash"));
-    info.vocabulary = parsed.at("vocabulary");
+    const std::uint64_t vocabulary = count_of(parsed.at("vocabulary"));
+    if (vocabulary > std::numeric_limits<std::uint32_t>::max())
+      throw std::invalid_argument("a vocabulary of " + std::to_string(vocabulary) + " is too large");
+    info.vocabulary = static_cast<std::uint32_t>(vocabulary);
     info.train = split_from(parsed.at("splits").at("train"));
     info.validation = split_from(parsed.at("splits").at("validation"));
   } catch (const json::exception& error) {
