@@ -10,6 +10,8 @@
 namespace muster {
 namespace {
 
+constexpr std::size_t most_attribute_bytes = 65536;
+
 static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
 
 std::recursive_mutex& library_mutex() {
@@ -346,13 +348,14 @@ std::string H5File::string_attribute(const std::string& object, const std::strin
     return UserError("attribute {} of {} of {} is not a string: make the file again", name, object, path_);
   };
   if (H5Sget_simple_extent_npoints(space.id()) != 1 || H5Tget_class(type.id()) != H5T_STRING) throw refuse();
-  if (H5Tis_variable_str(type.id()) > 0) {  // as h5py writes them
-    char* text = nullptr;
-    if (H5Aread(found.id(), type.id(), &text) < 0 || text == nullptr) throw refuse();
-    std::string value(text);
-    H5Dvlen_reclaim(type.id(), space.id(), H5P_DEFAULT, &text);
-    return value;
-  }
+  // Of text of variable length a damaged file leads the library astray: it copies from wherever that says, and ends by a
+  // signal.
+  if (H5Tis_variable_str(type.id()) != 0)
+    throw UserError(
+        "attribute {} of {} of {} is a string of variable length: write it with a fixed one (in h5py as "
+        "numpy.bytes_)",
+        name, object, path_);
+  if (H5Tget_size(type.id()) > most_attribute_bytes) throw refuse();
   std::string value(H5Tget_size(type.id()), '\0');
   if (H5Aread(found.id(), type.id(), value.data()) < 0) throw refuse();
   value.erase(std::min(value.size(), value.find('\0')));

@@ -3,6 +3,7 @@
 #include <array>
 #include <filesystem>
 #include <fmt/ranges.h>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
@@ -27,6 +28,12 @@ std::uint64_t hash_of(const std::string& text) {
   return *hash;
 }
 
+// The library would take any number for a whole one, whether it fits or not.
+std::uint64_t count_of(const json& value) {
+  if (!value.is_number_unsigned()) throw std::invalid_argument("'" + value.dump() + "' is no count");
+  return value.get<std::uint64_t>();
+}
+
 std::string to_text(const SplitInfo& split) {
   std::vector<std::string> shards;
   for (const ShardInfo& shard : split.shards) {
@@ -43,12 +50,12 @@ std::string to_text(const SplitInfo& split) {
 
 SplitInfo split_from(const json& text, std::int64_t format) {
   SplitInfo split;
-  split.text_bytes = text.at("text_bytes");
+  split.text_bytes = count_of(text.at("text_bytes"));
   for (const json& entry : text.at("shards")) {
     ShardInfo shard{.file = entry.at("file"),
-                    .tokens = entry.at("tokens"),
-                    .documents = entry.at("documents"),
-                    .bytes = entry.at("bytes"),
+                    .tokens = count_of(entry.at("tokens")),
+                    .documents = count_of(entry.at("documents")),
+                    .bytes = count_of(entry.at("bytes")),
                     .hash = hash_of(entry.at("xxh3"))};
     if (format > 1)
       shard.block_hashes = {hash_of(entry.at("token_hashes")), hash_of(entry.at("document_end_hashes"))};
@@ -71,15 +78,20 @@ DatasetInfo parse_info(const std::string& text, const std::string& path) {
   if (nests_deeper_than(text, most_json_depth)) throw std::invalid_argument("it is nested too deeply");
   const json parsed = json::parse(text);
   DatasetInfo info;
-  info.format = parsed.at("format");
-  if (info.format < 1 || info.format > dataset_format)
+  const std::uint64_t format = count_of(parsed.at("format"));
+  if (format < 1 || format > static_cast<std::uint64_t>(dataset_format))
     throw UserError("{} is of format {}, known are 1 to {}: prepare the dataset again with this version",
-                    path, info.format, dataset_format);
+                    path, format, dataset_format);
+  info.format = static_cast<decltype(info.format)>(format);
   if (info.format > 1 && seal_of(text) != Seal::holds)
     throw std::invalid_argument("its content does not match its checksum");
-  info.tokenizer = parsed.at("tokenizer").dump();
+  // Sorted keys, as the tokenizer describes itself.
+  info.tokenizer = nlohmann::json(parsed.at("tokenizer")).dump();
   info.tokenizer_hash = hash_of(parsed.at("tokenizer_hash"));
-  info.vocabulary = parsed.at("vocabulary");
+  const std::uint64_t vocabulary = count_of(parsed.at("vocabulary"));
+  if (vocabulary > std::numeric_limits<std::uint32_t>::max())
+    throw std::invalid_argument("a vocabulary of " + std::to_string(vocabulary) + " is too large");
+  info.vocabulary = static_cast<std::uint32_t>(vocabulary);
   info.train = split_from(parsed.at("splits").at("train"), info.format);
   info.validation = split_from(parsed.at("splits").at("validation"), info.format);
   refuse_shards_listed_twice(info);

@@ -1,6 +1,7 @@
 #include "data/input_blocks.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "core/error.hpp"
@@ -51,11 +52,16 @@ InputBlock InputBlocks::next_of_compressed(const InputFile& input) {
   const bool lines = input.kind == InputKind::json_lines;
   std::size_t size = std::string::npos;
   do {
+    const std::size_t before = rest_.size();
     if (!ended_) read_on(input);
-    if (lines)
-      size = ended_ ? rest_.size() : rest_.rfind('\n') + 1;
-    else
+    if (!lines) {
       size = std::min<std::size_t>(rest_.size(), block_bytes);
+    } else if (ended_) {
+      size = rest_.size();
+    } else {  // what was there before holds no end of a line, and may be long
+      const std::size_t newline = std::string_view(rest_).substr(before).rfind('\n');
+      size = newline == std::string_view::npos ? 0 : before + newline + 1;
+    }
   } while (!ended_ && (size == 0 || (!lines && rest_.size() == size)));
 
   InputBlock block{.file = &input, .begin = *at_, .end = *at_ + size, .first_line = line_};

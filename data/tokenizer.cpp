@@ -1,6 +1,7 @@
 #include "data/tokenizer.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
@@ -11,6 +12,15 @@ namespace muster {
 namespace {
 
 using nlohmann::json;
+
+// Nothing for other numbers, which the library would take for whole ones whether they fit or not.
+std::optional<std::uint32_t> whole_number(const json& description, const char* key) {
+  const auto found = description.find(key);
+  if (found == description.end() || !found->is_number_unsigned() ||
+      found->get<std::uint64_t>() > std::numeric_limits<std::uint32_t>::max())
+    return std::nullopt;
+  return found->get<std::uint32_t>();
+}
 
 constexpr std::string_view unknown_character = "\xEF\xBF\xBD";
 
@@ -113,11 +123,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_description(const std::string& descrip
     const json parsed = json::parse(description);
     const std::string kind = parsed.at("kind");
     if (kind == "bytes") tokenizer = std::make_unique<BytesTokenizer>();
-    if (kind == "ids") {
-      std::optional<std::uint32_t> end_token;
-      if (parsed.contains("end_token")) end_token = parsed.at("end_token").get<std::uint32_t>();
-      tokenizer = std::make_unique<IdTokenizer>(parsed.at("vocabulary").get<std::uint32_t>(), end_token);
-    }
+    if (const auto vocabulary = whole_number(parsed, "vocabulary"); kind == "ids" && vocabulary)
+      tokenizer = std::make_unique<IdTokenizer>(*vocabulary, whole_number(parsed, "end_token"));
   } catch (const json::exception& error) {
     throw UserError("the tokenizer in {} cannot be read ({}): restore the file or make it again", where,
                     error.what());

@@ -4,9 +4,11 @@
 #include <vector>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/text.hpp"
 
 namespace muster {
 
@@ -22,6 +24,7 @@ class Decompressor::Stream {
   std::uint64_t consumed() const { return at_; }
 
  protected:
+  const std::string& path() const { return file_.path(); }
   // The next bytes of the file; none at its end.
   std::span<std::byte> more() {
     const std::size_t bytes = file_.read_some(input_, at_);
@@ -29,7 +32,7 @@ class Decompressor::Stream {
     return std::span(input_).first(bytes);
   }
   UserError damaged(const char* what) const {
-    return UserError("{} cannot be decompressed: {}: restore it or compress it again", file_.path(), what);
+    return UserError("{} cannot be decompressed: {}: restore it or compress it again", path(), what);
   }
 
  private:
@@ -80,8 +83,7 @@ class Decompressor::Zstd : public Stream {
  public:
   explicit Zstd(const std::string& path) : Stream(path), state_(ZSTD_createDStream()) {
     check(state_ != nullptr, "zstd does not start");
-    // What `zstd --long=31` writes; memory for it is taken only if a file asks for it.
-    ZSTD_DCtx_setParameter(state_, ZSTD_d_windowLogMax, 31);
+    ZSTD_DCtx_setParameter(state_, ZSTD_d_windowLogMax, largest_window);
   }
   ~Zstd() override { ZSTD_freeDStream(state_); }
   Zstd(const Zstd&) = delete;
@@ -97,6 +99,9 @@ class Decompressor::Zstd : public Stream {
         in_ = {input.data(), input.size(), 0};
       }
       const std::size_t result = ZSTD_decompressStream(state_, &out, &in_);
+      if (ZSTD_getErrorCode(result) == ZSTD_error_frameParameter_windowTooLarge)
+        throw UserError("{} needs more than {} of memory to decompress it: do that by zstd -d --long=31",
+                        path(), human_bytes(std::uint64_t{1} << largest_window));
       if (ZSTD_isError(result)) throw damaged(ZSTD_getErrorName(result));
       in_frame_ = result != 0;
       flushing_ = in_frame_ && out.pos == out.size;  // it may hold more than there was room for
@@ -105,6 +110,9 @@ class Decompressor::Zstd : public Stream {
   }
 
  private:
+  // As `zstd --long=29` writes it. A file of a few bytes may ask for it.
+  static constexpr int largest_window = 29;
+
   ZSTD_DStream* state_;
   ZSTD_inBuffer in_{nullptr, 0, 0};
   bool in_frame_ = true, flushing_ = false;

@@ -15,7 +15,7 @@ Pulse::Reading reading(std::uint64_t moved, Pulse::Kind kind = Pulse::Kind::none
 
 TEST(Vigil, a_rank_that_shows_nothing_counts_as_alive_for_the_limit) {
   Vigil vigil(2, limit, 0);
-  for (double now = 0; now < 299; ++now) {
+  for (int now = 0; now < 299; ++now) {
     vigil.hear(0, sign_of(reading(0), limit), now);
     vigil.hear(1, sign_of(reading(0), limit), now);
   }
@@ -45,7 +45,7 @@ TEST(Vigil, one_call_to_write_is_given_four_times_the_limit_and_a_second_for_eac
 
   Vigil vigil(2, limit, 0);
   const Sign syncing = sign_of(reading(1, Pulse::Kind::writing, 100 << 20), limit);
-  for (double now = 1; now <= 2000; ++now) {
+  for (int now = 1; now <= 2000; ++now) {
     vigil.hear(1, syncing, now);
     EXPECT_EQ(vigil.any_lives(now), now < 1301) << now;
     EXPECT_EQ(vigil.overdue(1, now) > 0, now >= 1301) << now;

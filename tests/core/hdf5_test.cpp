@@ -134,6 +134,22 @@ TEST_F(Hdf5, faults_name_the_file_and_the_remedy) {
   EXPECT_TRUE(tells(message_of([&] { H5File::open_to_read(path("a.h5")); }), {"a.h5", "truncated file"}));
 }
 
+TEST_F(Hdf5, a_string_of_variable_length_is_refused_with_the_way_to_mend_it) {
+  H5File::create(path("a.h5")).close();
+  {
+    const H5Handle file(H5Fopen(path("a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+    const H5Handle space(H5Screate(H5S_SCALAR), H5Sclose), type(H5Tcopy(H5T_C_S1), H5Tclose);
+    ASSERT_GE(H5Tset_size(type.id(), H5T_VARIABLE), 0);
+    const H5Handle attribute(
+        H5Acreate2(file.id(), "tokenizer_hash", type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const char* text = "text";
+    ASSERT_GE(H5Awrite(attribute.id(), type.id(), &text), 0);
+  }
+  const H5File file = H5File::open_to_read(path("a.h5"));
+  EXPECT_TRUE(tells(message_of([&] { file.string_attribute("/", "tokenizer_hash"); }),
+                    {"tokenizer_hash", path("a.h5"), "numpy.bytes_"}));
+}
+
 TEST_F(Hdf5, a_full_disk_is_told_wherever_it_strikes) {
   const std::vector<float> zeros(100000);
   for (const std::uint64_t room : {0u, 100u, 1000u, 3000u, 100000u, 399000u, 401000u, 402500u}) {

@@ -180,6 +180,11 @@ TEST_F(DatasetFiles, a_damaged_dataset_json_is_named) {
   replace_in_json("\"xxh3\": \"", "\"xxh3\": \"no");
   EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read", "restore it"}));
   replace_in_json("\"xxh3\": \"no", "\"xxh3\": \"");
+  for (const char* no_count : {"-1", "1e300", "1.5", "null"}) {
+    replace_in_json("\"text_bytes\": ", std::string("\"text_bytes\": ") + no_count + ", \"was\": ");
+    EXPECT_TRUE(tells(opening(), {"dataset.json cannot be read", "is no count"}));
+    replace_in_json(std::string("\"text_bytes\": ") + no_count + ", \"was\": ", "\"text_bytes\": ");
+  }
   replace_in_json("train-00000.h5", "../train-00000.h5");
   EXPECT_TRUE(tells(opening(), {"dataset.json", "outside the folder"}));
   replace_in_json("../train-00000.h5", "train-00001.h5");

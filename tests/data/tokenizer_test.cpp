@@ -49,6 +49,11 @@ TEST(Tokenizer, unknown_ones_are_refused_by_name) {
       tells(message_of([] { tokenizer_from_description("{", "some.json"); }), {"some.json", "restore"}));
   EXPECT_TRUE(tells(message_of([] { tokenizer_from_description(R"({"kind":"runes"})", "some.json"); }),
                     {"some.json", "runes", "newer version"}));
+  for (const char* number : {"5e35", "4294967305", "-1", "9.5", "null"}) {
+    const std::string odd = fmt::format(R"({{"end_token":{0},"kind":"ids","vocabulary":{0}}})", number);
+    EXPECT_TRUE(
+        tells(message_of([&] { tokenizer_from_description(odd, "some.json"); }), {"some.json", "restore"}));
+  }
   EXPECT_TRUE(tells(message_of([] { make_id_tokenizer(10, 10); }), {"end token 10", "--end-token"}));
 }
 

@@ -91,6 +91,46 @@ bool is_boolean(std::string_view name) {
   return false;
 }
 
+// Where the text that starts at `at` with a quote ends: behind its quotes, or where its line or the file ends without them.
+std::size_t end_of_quoted(std::string_view toml, std::size_t at) {
+  const char quote = toml[at];
+  const bool long_text = toml.substr(at).starts_with(std::string(3, quote));
+  const std::string quotes(long_text ? 3 : 1, quote);
+  for (at += quotes.size(); at < toml.size(); ++at) {
+    if (toml[at] == '\n' && !long_text) return at;
+    if (toml.substr(at).starts_with(quotes)) {
+      at += quotes.size();
+      for (int own = 0; own < 2 && long_text && at < toml.size() && toml[at] == quote; ++own) ++at;
+      return at;
+    }
+    if (quote == '"' && toml[at] == '\\') ++at;
+  }
+  return toml.size();
+}
+
+// Each part of a dotted key nests a table, and the parser, which bounds nested values, follows keys of any number of parts
+// until the stack ends.
+void refuse_keys_of_many_parts(std::string_view toml, const std::string& name) {
+  constexpr int most_dots = 16;  // of those that there are, keys have one
+  int dots = 0;
+  for (std::size_t at = 0; at < toml.size();) {
+    const char c = toml[at];
+    if (c == '"' || c == '\'') {
+      at = end_of_quoted(toml, at);
+      continue;
+    }
+    if (c == '#') {
+      at = std::min(toml.find('\n', at), toml.size());
+      continue;
+    }
+    if (std::string_view("\n=,[]{}").find(c) != std::string_view::npos) dots = 0;
+    if (c == '.' && ++dots > most_dots)
+      throw UserError("{}:{}: a key of more than {} parts; muster train --help lists all", name,
+                      1 + std::ranges::count(toml.substr(0, at), '\n'), most_dots + 1);
+    ++at;
+  }
+}
+
 // A run is gone on with from any folder, and keeps where its data lie. Links stay links; a folder that UTF-8 cannot name
 // has no place in a file of a run.
 void make_absolute(std::string& path) {
@@ -137,16 +177,7 @@ std::vector<Override> take_overrides(std::vector<std::string>& arguments) {
 }
 
 Config parse_config(std::string_view text, const std::string& name) {
-  // Each dot of a key is a table in a table, and such a tree is destroyed by recursion. No key goes on in another line.
-  constexpr std::ptrdiff_t most_dots = 1000;
-  std::size_t number = 1;
-  for (std::size_t at = 0; at < text.size(); ++number) {
-    const std::string_view line = text.substr(at, text.find('\n', at) - at);
-    if (std::ranges::count(line, '.') > most_dots)
-      throw UserError("{}:{}: no line of a configuration has more than {} dots: correct it", name, number,
-                      most_dots);
-    at += line.size() + 1;
-  }
+  refuse_keys_of_many_parts(text, name);
   Config config;
   try {
     const toml::table root = toml::parse(text, name);

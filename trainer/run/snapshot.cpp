@@ -38,10 +38,18 @@ std::string to_json(const RunState& state, const Config& config) {
 RunState run_state_from(const std::string& json, const std::string& path) {
   try {
     const auto parsed = nlohmann::json::parse(json);
+    // The library would take any number for a whole one, whether it fits or not.
+    const auto count = [&](const char* key) {
+      const auto& value = parsed.at(key);
+      if (!value.is_number_integer())
+        throw UserError("{}: its manifest tells {} = {}, which is no count; use another checkpoint", path,
+                        key, value.dump());
+      return value.template get<std::int64_t>();
+    };
     RunState state;
-    state.progress.step = parsed.at("step").get<std::int64_t>();
-    state.progress.updates = parsed.at("updates").get<std::int64_t>();
-    state.progress.targets = parsed.at("targets").get<std::int64_t>();
+    state.progress.step = count("step");
+    state.progress.updates = count("updates");
+    state.progress.targets = count("targets");
     state.config = parsed.at("config").get<std::string>();
     state.tokenizer = parsed.at("tokenizer").get<std::string>();
     state.fingerprint = parsed.at("fingerprint").get<std::string>();

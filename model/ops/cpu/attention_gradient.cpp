@@ -407,9 +407,10 @@ std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, in
   const AttentionShape& shape = static_cast<const AttentionGradient&>(op).shape();
   const std::int64_t keys = inputs[2].rows() / shape.batch;
   const Cut cut(shape, inputs[1].rows() / shape.batch);
-  const std::uint64_t one = inputs[1].dtype == DType::bf16
-                                ? Workspace<UnitOf<bf16>>(nullptr, shape.head_size, keys, cut).bytes
-                                : Workspace<float>(nullptr, shape.head_size, keys, cut).bytes;
+  const auto bytes_of = [&]<class T>(T) {
+    return Workspace<UnitOf<T>>(nullptr, shape.head_size, keys, cut).bytes;
+  };
+  const std::uint64_t one = inputs[1].dtype == DType::bf16 ? bytes_of(bf16{}) : bytes_of(0.0f);
   std::int64_t partial = 0;
   if (cut.parts() > 1)
     partial = shape.batch * shape.kv_heads * cut.parts() * divide_up(keys, block_keys) *

@@ -113,5 +113,23 @@ TEST_F(Prepare, damaged_and_unknown_compressed_files_are_refused_by_name) {
       tells(message("b.jsonl.gz", gzip("{\"text\": \"a\"}\n\nbad\n")), {"b.jsonl.gz:3", "no JSON object"}));
   EXPECT_TRUE(tells(message("c.json.zst", zstd("[{\"text\": \"a\"}]")), {"c.json.zst", "a JSON array"}));
 }
+
+// One frame of Zstandard: a window of 2^bits bytes, one raw block.
+std::string frame_with_window(int bits, const std::string& text) {
+  std::string frame("\x28\xB5\x2F\xFD\0", 5);
+  frame += static_cast<char>((bits - 10) << 3);
+  const std::size_t block = text.size() << 3 | 1;
+  for (const int shift : {0, 8, 16}) frame += static_cast<char>(block >> shift & 0xFF);
+  return frame + text;
+}
+
+TEST_F(Prepare, a_compressed_file_that_asks_for_much_memory_is_refused_with_the_way_to_mend_it) {
+  const auto prepare_window = [&](int bits) {
+    return message_of(
+        [&] { prepare({write("a.txt.zst", frame_with_window(bits, "text"))}, path("out"), all_train()); });
+  };
+  EXPECT_TRUE(tells(prepare_window(31), {"a.txt.zst", "512.00 MiB", "zstd -d --long=31"}));
+  EXPECT_EQ(prepare_window(29), "no error");
+}
 }  // namespace
 }  // namespace muster

@@ -135,6 +135,30 @@ TEST(Config, broken_toml_names_the_line) {
   EXPECT_EQ(refusal_of_text("[train]\nsteps = 3\nsteps = 4\n").substr(0, 10), "a.toml:3: ");
 }
 
+TEST(Config, a_key_of_many_parts_is_refused_by_its_line) {
+  std::string deep = "a";
+  for (int i = 0; i < 200000; ++i) deep += i % 2 == 0 ? ".a" : " . \"a.a\"";
+  const auto begins_with = [&](const std::string& before, const std::string& after, const char* place) {
+    const std::string told = refusal_of_text(before + deep + after);
+    EXPECT_EQ(told.find(place + std::string("a key of more than 17 parts")), 0u) << told;
+  };
+  begins_with("# \"\n[data]\n", " = 1\n", "a.toml:3: ");
+  begins_with("run.dir = '\\'\n[", "]\n", "a.toml:2: ");
+  begins_with("run.dir = \"\"\"\\\"\"\"\nb\"\"\"\n[", "]\n", "a.toml:3: ");
+  begins_with("x = [\"\"\" \"\"\"\", {", " = 1}]\n", "a.toml:1: ");
+  begins_with("[[data.source]]\nx = [{", " = 1}]\n", "a.toml:2: ");
+}
+
+TEST(Config, dots_in_texts_numbers_and_comments_join_no_keys) {
+  const std::string dots = "../../../../../../../../../../../..";
+  const Config config =
+      parse_config("# " + dots + "\n[data]\n[[data.source]]\npath = '" + dots + "'\nweight = 0.5  # it's " +
+                       dots + "\n[[data.source]]\npath = \"\\\"" + dots + "\"\n",
+                   "a.toml");
+  EXPECT_EQ(config.data.source.at(0).path, dots);
+  EXPECT_EQ(config.data.source.at(1).path, "\"" + dots);
+}
+
 TEST(Config, numbers_outside_their_range_are_refused) {
   for (const auto& [key, value] :
        std::vector<std::pair<std::string, std::string>>{{"train.steps", "0"},
