@@ -194,7 +194,7 @@ TEST_F(Metrics, a_pipe_in_place_of_a_log_or_of_metrics_is_refused_by_name) {
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
   EXPECT_THROW(make_log(path_, false), UserError);
   try {
-    MetricsFile(path_, 0);
+    const MetricsFile opened(path_, 0);
     FAIL();
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find(path_ + ": it is a pipe"), std::string::npos) << error.what();
