@@ -210,8 +210,8 @@ def write_case(name, case, folder):
         "train": {"steps": STEPS, "batch": BATCH, "sequence": LENGTH, "documents": case.documents}}
     path = folder / f"{name}.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["configuration"] = json.dumps(configuration)
-        file.attrs["pytorch"] = str(torch.__version__)
+        file.attrs["configuration"] = np.bytes_(json.dumps(configuration))
+        file.attrs["pytorch"] = np.bytes_(torch.__version__)
 
         def store(key, array, dtype):
             # One-dimensional, as Muster's reader wants it; a filter costs more than it saves on a few numbers.
