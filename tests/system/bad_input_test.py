@@ -47,14 +47,9 @@ class BadInput(unittest.TestCase):
         cls.addClassCleanup(cls.room.close)
         cls.data = muster.prepare(cls.room / "data")
         cls.config = cls.room.config("run", CONFIG.format(data=cls.data))
-        cls.made = 0
-
-    def new(self, name):
-        type(self).made += 1
-        return self.room / f"{name}-{self.made}"
 
     def copy_of_data(self):
-        return Path(shutil.copytree(self.data, self.new("data")))
+        return Path(shutil.copytree(self.data, self.room.new("data")))
 
     @staticmethod
     def train_shard(data):
@@ -105,7 +100,7 @@ class BadInput(unittest.TestCase):
         def arguments(more):
             return ["train", self.config, f"--run.dir={folder}", *muster.keys({**settings, **more})]
 
-        folder = run_dir or self.new("run")
+        folder = run_dir or self.room.new("run")
         parts = [(ranks, arguments({}))] + ([(1, arguments(other))] if other else [])
         self.refused(parts, *expected, during=during)
         return folder
@@ -139,7 +134,7 @@ class BadInput(unittest.TestCase):
 
     def test_a_shard_truncated_under_one_rank_while_it_trains(self):
         data = self.copy_of_data()
-        folder = self.new("run")
+        folder = self.room.new("run")
 
         def truncate(process):
             muster.wait_until(lambda: len(muster.metrics(folder)) >= 3, 120, "three steps")
@@ -177,16 +172,16 @@ class BadInput(unittest.TestCase):
         self.refused_by_all_and_by_one(data, str(data / "dataset.json"), "restore it or prepare")
 
     def test_empty_text_to_prepare(self):
-        source = self.new("empty").with_suffix(".txt")
+        source = self.room.new("empty").with_suffix(".txt")
         source.write_text("")
-        output = self.new("data")
+        output = self.room.new("data")
         self.refused([(1, ["prepare", source, "--output", output])], str(source), "is empty", "leave it out")
         self.assertFalse(output.exists())
 
     def refused_to_prepare(self, name, contents, *expected, options=()):
-        source = self.new("source").with_name(name)
+        source = self.room.new("source").with_name(name)
         source.write_text(contents)
-        output = self.new("data")
+        output = self.room.new("data")
         self.refused([(1, ["prepare", source, "--output", output, *options])], *expected)
         self.assertFalse(output.exists())
 
@@ -236,7 +231,7 @@ class BadInput(unittest.TestCase):
     # Resuming
 
     def trained(self):
-        folder = self.new("run")
+        folder = self.room.new("run")
         done = muster.train(self.config, folder, 1, {})
         self.assertEqual(done.code, 0, done)
         return folder
@@ -253,13 +248,13 @@ class BadInput(unittest.TestCase):
 
     def test_other_data_on_resume(self):
         folder = self.trained()
-        other = muster.prepare(self.new("data"), seed=2)
+        other = muster.prepare(self.room.new("data"), seed=2)
         self.train_refused({"data.path": other, "train.steps": 8}, other, run_dir=folder)
 
     # Disks
 
     def small_disk(self, kibibytes):
-        path = self.new("disk")
+        path = self.room.new("disk")
         path.mkdir()
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(path)],
                                  capture_output=True, text=True)

@@ -40,24 +40,12 @@ every = 2
 TRY_AGAIN = 75
 
 
-class Hang(unittest.TestCase):
+class Hang(muster.TrainingTest):
     @classmethod
     def setUpClass(cls):
         cls.room = muster.Room("hang")
         cls.addClassCleanup(cls.room.close)
         cls.config = cls.room.config("hang", CONFIG.format(data=muster.prepare(cls.room / "data")))
-        cls.made = 0
-
-    def new(self):
-        type(self).made += 1
-        return self.room / f"run-{self.made}"
-
-    def start(self, run_dir, ranks, settings=None, *, disk=None, of_rank=None):
-        environment = muster.slow_disk(disk, f"{run_dir}.disk", of_rank) if disk else None
-        arguments = ["train", self.config, f"--run.dir={run_dir}", *muster.keys(settings or {})]
-        process = muster.start(ranks, arguments, environment)
-        self.addCleanup(muster.end, process)
-        return process
 
     def assert_named(self, process, run_dir, pattern, *, by):
         """All end with 75, and one of the ranks `by` has said why: on the screen and in its log."""
@@ -76,8 +64,8 @@ class Hang(unittest.TestCase):
                             (2, "fsync 1+ delay=4 *.partial-*; fsync 1 delay=5 */attempts"),
                             (muster.ALONE, "fsync 1+ delay=4 */checkpoints/*")):
             with self.subTest(ranks=ranks, slow=slow):
-                run_dir = self.new()
-                done = muster.finish(self.start(run_dir, ranks, disk=slow))
+                run_dir = self.room.new("run")
+                done = muster.finish(self.start(run_dir, ranks=ranks, disk=slow))
                 self.assertEqual(done.code, 0, done)
                 self.assertGreater(len(muster.lines(f"{run_dir}.disk")), 1)
                 self.assertEqual(muster.complete_steps(run_dir), [4])
@@ -87,11 +75,11 @@ class Hang(unittest.TestCase):
         for files in ("*/validation-*", "*/rank-*.h5"):
             with self.subTest(files):
                 slow = ";".join(f"read {n} delay=2 {files}" for n in range(1, 5))
-                run_dir = self.new()
-                begun = muster.finish(self.start(run_dir, 2, {"train.steps": 2, "schedule.kind": "constant"}))
+                run_dir = self.room.new("run")
+                begun = muster.finish(self.start(run_dir, {"train.steps": 2, "schedule.kind": "constant"}, ranks=2))
                 self.assertEqual(begun.code, 0, begun)
                 # Evaluations of a few windows; a checkpoint that is verified and loaded.
-                done = muster.finish(self.start(run_dir, 2, {"schedule.kind": "constant"}, disk=slow,
+                done = muster.finish(self.start(run_dir, {"schedule.kind": "constant"}, ranks=2, disk=slow,
                                                 of_rank=0))
                 self.assertEqual(done.code, 0, done)
                 self.assertGreater(len(muster.lines(f"{run_dir}.disk")), 2)
@@ -99,36 +87,36 @@ class Hang(unittest.TestCase):
     # Hanging
 
     def test_a_rank_whose_sync_never_ends_is_named(self):
-        run_dir = self.new()
-        process = self.start(run_dir, 2, disk="fsync 1 hang */rank-00001.h5")
+        run_dir = self.room.new("run")
+        process = self.start(run_dir, ranks=2, disk="fsync 1 hang */rank-00001.h5")
         told = self.assert_named(
             process, run_dir, r"rank 1 on .* at step 2: has got no further for \d+ s in writing a checkpoint", by=[1])
         self.assertEqual(muster.complete_steps(run_dir), [])
-        done = muster.finish(self.start(run_dir, 2))
+        done = muster.finish(self.start(run_dir, ranks=2))
         self.assertEqual(done.code, 0, done)
         self.assertEqual(os.listdir(run_dir / "checkpoints"), ["step-00000004"], told)
 
     def test_a_read_that_never_ends_ends_a_rank_alone_too(self):
         for ranks in (muster.ALONE, 2):
             with self.subTest(ranks=ranks):
-                run_dir = self.new()
-                process = self.start(run_dir, ranks, {"train.steps": 100}, disk="read 40 hang */train-*",
+                run_dir = self.room.new("run")
+                process = self.start(run_dir, {"train.steps": 100}, ranks=ranks, disk="read 40 hang */train-*",
                                      of_rank=1 if ranks else None)
                 rank = 1 if ranks else 0
                 self.assert_named(
                     process, run_dir, rf"rank {rank} on .*: has got no further for \d+ s in reading data", by=[rank])
 
     def test_a_rank_that_is_stopped_is_named_whatever_it_was_at(self):
-        ended = self.new()
-        self.assertEqual(muster.finish(self.start(ended, 2, {"schedule.kind": "constant"})).code, 0)
+        ended = self.room.new("run")
+        self.assertEqual(muster.finish(self.start(ended, {"schedule.kind": "constant"}, ranks=2)).code, 0)
         again = {"train.steps": 8, "schedule.kind": "constant"}
         for run_dir, phase, settings in (
-                (self.new(), "open 1 stop */dataset.json", {}), (ended, "read 1 stop */rank-00001.h5", again),
-                (self.new(), "read 40 stop */train-*", {"train.steps": 100}),
-                (self.new(), "read 1 stop */validation-*.h5", {"train.steps": 100}),
-                (self.new(), "fsync 1 stop */rank-00001.h5", {})):
+                (self.room.new("run"), "open 1 stop */dataset.json", {}), (ended, "read 1 stop */rank-00001.h5", again),
+                (self.room.new("run"), "read 40 stop */train-*", {"train.steps": 100}),
+                (self.room.new("run"), "read 1 stop */validation-*.h5", {"train.steps": 100}),
+                (self.room.new("run"), "fsync 1 stop */rank-00001.h5", {})):
             with self.subTest(phase):
-                process = self.start(run_dir, 2, settings, disk=phase, of_rank=1)
+                process = self.start(run_dir, settings, ranks=2, disk=phase, of_rank=1)
                 told = muster.finish(process)
                 self.assertEqual(told.code, TRY_AGAIN, told)
                 self.assertRegex("\n".join(told.complaints()),
@@ -140,10 +128,10 @@ class Hang(unittest.TestCase):
     def test_a_disk_with_room_for_one_more_than_is_kept_survives_a_kill_inside_a_save(self):
         if os.geteuid() != 0:
             self.skipTest("only root can mount a small disk")
-        disk = self.new()
+        disk = self.room.new("run")
         disk.mkdir()
-        saved = self.new()
-        self.assertEqual(muster.finish(self.start(saved, muster.ALONE)).code, 0)
+        saved = self.room.new("run")
+        self.assertEqual(muster.finish(self.start(saved)).code, 0)
         size = sum(f.stat().st_size for f in (saved / "checkpoints" / "step-00000004").iterdir())
         # Room for two of them, the one that is kept and a new one, and for the small files.
         mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size + size // 2}", "tmpfs", str(disk)]
@@ -154,11 +142,11 @@ class Hang(unittest.TestCase):
         for kill in ("fsync 2 kill */rank-00000.h5", "rename 2 kill */checkpoints/step-00000004.partial-*",
                      "unlink 1 kill */checkpoints/*"):
             with self.subTest(kill):
-                process = self.start(run_dir, muster.ALONE, disk=kill)
+                process = self.start(run_dir, disk=kill)
                 self.assertEqual(muster.finish(process).code, -signal.SIGKILL)
                 left = os.listdir(run_dir / "checkpoints")
                 self.assertGreater(len(left), 1, left)
-                done = muster.finish(self.start(run_dir, muster.ALONE))
+                done = muster.finish(self.start(run_dir))
                 self.assertEqual(done.code, 0, done)
                 self.assertEqual(os.listdir(run_dir / "checkpoints"), ["step-00000004"])
                 os.system(f"rm -rf {run_dir}")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,6 +238,12 @@ class Room:
 
     def __init__(self, name):
         self.path = Path(tempfile.mkdtemp(prefix=f"muster-{name}-"))
+        self.made = 0
+
+    def new(self, name):
+        """A path that nothing has yet."""
+        self.made += 1
+        return self.path / f"{name}-{self.made}"
 
     def __truediv__(self, name):
         return self.path / name
@@ -248,3 +255,19 @@ class Room:
 
     def close(self):
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class TrainingTest(unittest.TestCase):
+    """Starts runs of `config`, which a test program writes into its room, and ends those that still live."""
+
+    config = None
+
+    @staticmethod
+    def disk_log(run_dir):
+        return f"{run_dir}.disk"
+
+    def start(self, run_dir, settings=None, *, ranks=ALONE, disk=None, of_rank=None, **options):
+        environment = slow_disk(disk, self.disk_log(run_dir), of_rank) if disk else None
+        process = start(ranks, ["train", self.config, f"--run.dir={run_dir}", *keys(settings or {})], environment, **options)
+        self.addCleanup(end, process)
+        return process

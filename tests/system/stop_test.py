@@ -33,7 +33,7 @@ every = 0
 """
 
 
-class Stop(unittest.TestCase):
+class Stop(muster.TrainingTest):
     @classmethod
     def setUpClass(cls):
         cls.room = muster.Room("stop")
@@ -42,22 +42,6 @@ class Stop(unittest.TestCase):
         # Its evaluation reads some 700 windows.
         cls.held_out = muster.prepare(cls.room / "held-out", documents=200, validation=0.9)
         cls.config = cls.room.config("stop", CONFIG.format(data=data))
-        cls.made = 0
-
-    def new(self, name):
-        type(self).made += 1
-        return self.room / f"{name}-{self.made}"
-
-    def start(self, run_dir, settings=None, *, ranks=muster.ALONE, disk=None, **options):
-        environment = muster.slow_disk(disk, self.disk_log(run_dir)) if disk else None
-        arguments = ["train", self.config, f"--run.dir={run_dir}", *muster.keys(settings or {})]
-        process = muster.start(ranks, arguments, environment, **options)
-        self.addCleanup(muster.end, process)
-        return process
-
-    @staticmethod
-    def disk_log(run_dir):
-        return f"{run_dir}.disk"
 
     def wait_for_disk(self, process, run_dir, calls=1):
         """Until the slow disk has met so many calls."""
@@ -99,7 +83,7 @@ class Stop(unittest.TestCase):
     def test_every_stop_signal_saves_in_a_run_of_one_rank(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             with self.subTest(number.name):
-                run_dir = self.new("steps")
+                run_dir = self.room.new("steps")
                 process = self.start(run_dir, {"schedule.kind": "constant"})
                 self.wait_for_steps(process, run_dir, 3)
                 process.send_signal(number)
@@ -114,7 +98,7 @@ class Stop(unittest.TestCase):
         for ranks in (muster.ALONE, 2):
             for of_all in (False, True) if ranks else (True,):
                 with self.subTest(ranks=ranks, of_all=of_all):
-                    run_dir = self.new("evaluation")
+                    run_dir = self.room.new("evaluation")
                     process = self.start(run_dir, settings, ranks=ranks, disk=slow)
                     self.wait_for_disk(process, run_dir, 30)
                     # To mpirun, which hands it on, or to the last rank alone.
@@ -124,14 +108,14 @@ class Stop(unittest.TestCase):
                     self.assertLess(len(muster.lines(self.disk_log(run_dir))), 300, "windows read of some 700")
 
     def test_a_save_is_ended_and_no_step_follows(self):
-        run_dir = self.new("save")
+        run_dir = self.room.new("save")
         process = self.start(run_dir, {"checkpoint.every": 3}, disk="fsync 1 delay=2 */rank-00000.h5")
         self.wait_for_disk(process, run_dir)
         process.send_signal(signal.SIGTERM)
         self.assert_stopped(process, run_dir, after=3)
 
     def test_the_start_and_the_loading_end_without_a_step(self):
-        run_dir = self.new("start")
+        run_dir = self.room.new("start")
         for step, slow in ((0, "open 1 delay=2 */dataset.json"), (3, "read 1 delay=2 */rank-00000.h5")):
             with self.subTest(slow):
                 Path(self.disk_log(run_dir)).unlink(missing_ok=True)
@@ -144,7 +128,7 @@ class Stop(unittest.TestCase):
                 self.assertEqual(done.code, 0, done)
 
     def test_a_run_in_its_last_save_is_done(self):
-        run_dir = self.new("end")
+        run_dir = self.room.new("end")
         process = self.start(run_dir, {"train.steps": 3}, disk="fsync 1 delay=2 */rank-00000.h5")
         self.wait_for_disk(process, run_dir)
         process.send_signal(signal.SIGTERM)
@@ -153,7 +137,7 @@ class Stop(unittest.TestCase):
         self.assertEqual(muster.complete_steps(run_dir), [3])
 
     def test_what_launchers_repeat_is_one_wish_and_who_insists_is_told_what_is_lost(self):
-        run_dir = self.new("insist")
+        run_dir = self.room.new("insist")
         process = self.start(run_dir, {"checkpoint.every": 3}, disk="fsync 1 hang */rank-00000.h5")
         self.wait_for_disk(process, run_dir)
         process.send_signal(signal.SIGTERM)
@@ -172,7 +156,7 @@ class Stop(unittest.TestCase):
         self.assertEqual(os.listdir(run_dir / "checkpoints"), ["step-00000004"], "what was unfinished is gone")
 
     def test_a_hangup_that_was_ignored_from_the_start_stays_ignored(self):
-        run_dir = self.new("nohup")
+        run_dir = self.room.new("nohup")
         process = self.start(run_dir, {"train.steps": 200},
                              preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
         self.wait_for_steps(process, run_dir, 3)
@@ -182,7 +166,7 @@ class Stop(unittest.TestCase):
         self.assertEqual(len(muster.metrics(run_dir)), 200)
 
     def test_an_output_that_nobody_reads_any_more_does_not_end_a_run(self):
-        run_dir = self.new("head")
+        run_dir = self.room.new("head")
         process = self.start(run_dir, {"train.steps": 200})
         process.stdout.readline()
         process.stdout.close()

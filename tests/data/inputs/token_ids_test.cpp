@@ -13,6 +13,27 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::uint32_t end_of_long = 1000;
+
+// Documents longer than what is hashed of them, so that many cross blocks of the input, each behind the one before it.
+std::vector<std::vector<std::uint32_t>> long_documents() {
+  std::vector<std::vector<std::uint32_t>> all(40);
+  for (std::uint32_t i = 0; i < all.size(); ++i) {
+    for (std::uint32_t j = 0; j < 20000 + 3000 * i; ++j) all[i].push_back((i * 31 + j * 7) % end_of_long);
+    all[i].push_back(end_of_long);
+  }
+  return all;
+}
+
+PrepareOptions half_of_long_documents() {
+  PrepareOptions options;
+  options.validation = 0.5;
+  options.vocabulary = end_of_long + 1;
+  options.end_token = end_of_long;
+  options.token_type = "u32";
+  return options;
+}
+
 TEST_F(Prepare, ids_of_every_type_make_the_same_documents) {
   const std::vector<int> ids = {5, 6, 9, 9, 7, 9, 8};
   const std::vector<std::vector<std::int32_t>> wanted = {{5, 6, 9}, {9}, {7, 9}, {8, 9}};
@@ -159,18 +180,12 @@ TEST_F(Prepare, documents_of_megatron_cross_blocks_whole_and_divide_as_those_of_
   std::vector<std::uint32_t> ids;
   std::vector<std::int32_t> lengths;
   std::vector<std::int64_t> firsts = {0};
-  for (std::uint32_t i = 0; i < 40; ++i) {
-    const std::size_t before = ids.size();
-    for (std::uint32_t j = 0; j < 20000 + 3000 * i; ++j) ids.push_back((i * 31 + j * 7) % 1000);
-    ids.push_back(1000);
-    lengths.push_back(static_cast<std::int32_t>(ids.size() - before));
-    firsts.push_back(i + 1);
+  for (const std::vector<std::uint32_t>& document : long_documents()) {
+    ids.insert(ids.end(), document.begin(), document.end());
+    lengths.push_back(static_cast<std::int32_t>(document.size()));
+    firsts.push_back(static_cast<std::int64_t>(lengths.size()));
   }
-  PrepareOptions options;
-  options.validation = 0.5;
-  options.vocabulary = 1001;
-  options.end_token = 1000;
-  options.token_type = "u32";
+  PrepareOptions options = half_of_long_documents();
   prepare({write("a.bin", raw(ids))}, path("a"), options);
   options.token_type.clear();
   write("b.bin", raw(std::vector<std::int32_t>(ids.begin(), ids.end())));
@@ -195,18 +210,10 @@ TEST_F(Prepare, a_large_vocabulary_is_stored_in_32_bits) {
 }
 
 TEST_F(Prepare, the_split_of_ids_does_not_depend_on_where_a_document_lies) {
-  // Documents longer than what is hashed of them, so that many cross blocks of the input.
   std::vector<std::uint32_t> ids;
-  std::vector<std::size_t> lengths;
-  for (std::uint32_t i = 0; i < 40; ++i) {
-    for (std::uint32_t j = 0; j < 20000 + 3000 * i; ++j) ids.push_back((i * 31 + j * 7) % 1000);
-    ids.push_back(1000);
-  }
-  PrepareOptions options;
-  options.validation = 0.5;
-  options.vocabulary = 1001;
-  options.end_token = 1000;
-  options.token_type = "u32";
+  for (const std::vector<std::uint32_t>& document : long_documents())
+    ids.insert(ids.end(), document.begin(), document.end());
+  const PrepareOptions options = half_of_long_documents();
   prepare({write("a.bin", raw(ids))}, path("a"), options);
   ids.insert(ids.begin(), {3, 1, 4, 1, 1000});  // everything moves
   ids.pop_back();                               // and the last end is left to prepare
