@@ -48,7 +48,7 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
       step_(config_, plan_, state_, ranks, progress_) {
   if (&ranks.device != &comm_) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
-  state_.refresh_compute({0, plan_.training.space.elements});
+  state_.refresh_compute({0, plan_.parameters().elements()});
 }
 
 void SyntheticRun::start(std::vector<StepTimes>* times) {

@@ -208,7 +208,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
     if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
     // Of parameters and both moments; better now than after the first hours.
     if (step < config_.train.steps)
-      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()), next_attempt,
+      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters().logical_elements()), next_attempt,
                  removable_bytes(folder, config_.checkpoint.keep));
     if (config_.eval.every > 0 && !data_.has_validation(config_))
       throw UserError(
@@ -296,7 +296,7 @@ void TrainingRun::start_or_resume() {
     if (rank_0()) log_->info("a new run in {}", folder_.path());
   }
   check_replicas(state_, comm_);
-  state_.refresh_compute({0, plan_.training.space.elements});
+  state_.refresh_compute({0, plan_.parameters().elements()});
   const std::vector<std::string> hosts = gather_strings(comm_, host_name(), "host names");
   agree(comm_, "writing the run's folder", [&] {
     if (!rank_0()) return;
