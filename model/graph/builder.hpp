@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/config.hpp"
 #include "model/graph/graph.hpp"
+#include "model/graph/precision.hpp"
 
 namespace muster {
 

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "model/config.hpp"
 #include "model/graph/graph.hpp"
+#include "model/graph/precision.hpp"
 
 namespace muster {
 

@@ -9,18 +9,6 @@
 #include "model/ops/rope.hpp"
 
 namespace muster {
-namespace {
-
-// Projections into the residual stream start smaller, by the number of branches that it sums (Radford et al.
-// 2019).
-float residual_init(const ModelConfig& config) {
-  return 0.02f / std::sqrt(2.0f * static_cast<float>(config.layers));
-}
-
-bool biased(const ModelConfig& config) { return config.family == Family::gpt; }
-
-}  // namespace
-
 ValueId linear(Builder& b, ValueId x, std::int64_t outputs, LinearOptions options, std::string_view name) {
   const Builder::Scope scope(b, name);
   const ValueId w =
@@ -50,34 +38,40 @@ ValueId dropout(Builder& b, ValueId x, double probability, std::int64_t rows_per
   return b.apply_one(std::make_shared<Dropout>(static_cast<float>(probability), rows_per_sample), {x}, name);
 }
 
-ValueId self_attention(Builder& b, ValueId x, const ModelConfig& config, const Sequences& sequences) {
-  const int heads = static_cast<int>(config.heads), kv_heads = static_cast<int>(config.kv_heads);
-  const int head_size = static_cast<int>(config.width / config.heads);
+float residual_init(std::int64_t layers) { return 0.02f / std::sqrt(2.0f * static_cast<float>(layers)); }
+
+ValueId self_attention(Builder& b, ValueId x, const AttentionOptions& options, const Sequences& sequences) {
+  const std::int64_t width = b.type(x).columns();
+  const int heads = options.heads, kv_heads = options.kv_heads;
+  const int head_size = static_cast<int>(width / heads);
   const std::int64_t packed = static_cast<std::int64_t>(heads + 2 * kv_heads) * head_size;
-  ValueId qkv = linear(b, x, packed, {.bias = biased(config) || config.qkv_bias}, "qkv");
-  if (config.family == Family::llama)
-    qkv = b.apply_one(std::make_shared<Rope>(heads + kv_heads, head_size, config.rope_base, false),
+  ValueId qkv = linear(b, x, packed, {.bias = options.qkv_bias}, "qkv");
+  if (options.rope_base > 0)
+    qkv = b.apply_one(std::make_shared<Rope>(heads + kv_heads, head_size, options.rope_base, false),
                       {qkv, sequences.positions}, "rope");
-  const float drop = b.training() ? static_cast<float>(config.dropout) : 0.0f;
-  const auto shape = AttentionShape::packed(sequences.batch, heads, kv_heads, head_size, true, drop);
+  const float drop = b.training() ? static_cast<float>(options.dropout) : 0.0f;
+  const auto shape =
+      AttentionShape::packed(sequences.batch, heads, kv_heads, head_size, options.causal, drop);
   const ValueId attended =
       sequences.cache
           ? b.apply_one(std::make_shared<CachedAttention>(shape), {qkv, sequences.cache}, "attend")
           : b.apply_one(std::make_shared<Attention>(shape), {qkv, qkv, sequences.document_starts}, "attend");
-  const ValueId y = linear(b, attended, config.width,
-                           {.bias = biased(config), .init_scale = residual_init(config)}, "projection");
-  return dropout(b, y, config.dropout, sequences.length, "dropout");
+  const ValueId y =
+      linear(b, attended, width, {.bias = options.bias, .init_scale = options.init_scale}, "projection");
+  return dropout(b, y, options.dropout, sequences.length, "dropout");
 }
 
-ValueId feed_forward(Builder& b, ValueId x, const ModelConfig& config) {
-  if (config.family == Family::gpt) {
+ValueId feed_forward(Builder& b, ValueId x, const FeedForwardOptions& options) {
+  const std::int64_t width = b.type(x).columns();
+  const LinearOptions down{.bias = options.bias, .init_scale = options.init_scale};
+  if (options.kind == FeedForward::gelu) {
     const ValueId hidden =
-        linear(b, x, config.feed_forward, {.bias = true, .activation = Activation::gelu}, "up");
-    return linear(b, hidden, config.width, {.bias = true, .init_scale = residual_init(config)}, "down");
+        linear(b, x, options.hidden, {.bias = options.bias, .activation = Activation::gelu}, "up");
+    return linear(b, hidden, width, down, "down");
   }
-  const ValueId gate_up = linear(b, x, 2 * config.feed_forward, {}, "gate_up");
+  const ValueId gate_up = linear(b, x, 2 * options.hidden, {.bias = options.bias}, "gate_up");
   const ValueId hidden = b.apply_one(std::make_shared<SwiGlu>(), {gate_up}, "swiglu");
-  return linear(b, hidden, config.width, {.init_scale = residual_init(config)}, "down");
+  return linear(b, hidden, width, down, "down");
 }
 
 }  // namespace muster

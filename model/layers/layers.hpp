@@ -4,7 +4,6 @@
 
 #include <string_view>
 
-#include "model/config.hpp"
 #include "model/graph/builder.hpp"
 #include "model/ops/linear.hpp"
 #include "model/ops/norm.hpp"
@@ -42,10 +41,33 @@ ValueId residual_norm(Builder& b, Residual& residual, NormKind kind, double epsi
 ValueId dropout(Builder& b, ValueId x, double probability, std::int64_t rows_per_sample,
                 std::string_view name);
 
-// Self-attention with packed queries, keys and values: qkv -> (rope) -> attention -> projection.
-ValueId self_attention(Builder& b, ValueId x, const ModelConfig& config, const Sequences& sequences);
+// Projections into the residual stream start smaller, by the number of branches that it sums (Radford et al.
+// 2019).
+float residual_init(std::int64_t layers);
 
-// gpt: down(gelu(up(x))); llama: down(swiglu(gate_up(x))).
-ValueId feed_forward(Builder& b, ValueId x, const ModelConfig& config);
+struct AttentionOptions {
+  int heads = 1;
+  int kv_heads = 1;
+  bool causal = true;
+  double dropout = 0;  // of probabilities, and of what is projected
+  bool qkv_bias = false;
+  bool bias = false;         // of the projection
+  double rope_base = 0;      // 0: no rotary positions
+  float init_scale = 0.02f;  // of the projection
+};
+// Self-attention with packed queries, keys and values: qkv -> (rope) -> attention -> projection.
+ValueId self_attention(Builder& b, ValueId x, const AttentionOptions& options, const Sequences& sequences);
+
+enum class FeedForward : std::uint8_t {
+  gelu,    // down(gelu(up(x)))
+  swiglu,  // down(swiglu(gate_up(x)))
+};
+struct FeedForwardOptions {
+  FeedForward kind = FeedForward::gelu;
+  std::int64_t hidden = 0;
+  bool bias = false;
+  float init_scale = 0.02f;  // of the projection down
+};
+ValueId feed_forward(Builder& b, ValueId x, const FeedForwardOptions& options);
 
 }  // namespace muster

@@ -28,7 +28,7 @@ namespace {
 using small_model::Memory;
 
 Graph training_graph(Family family, bool tied, Recompute recompute, Precision precision = Precision::f32) {
-  return LanguageModel(small_model::config(family, tied)).training(small_model::shape, precision, recompute);
+  return make_model(small_model::config(family, tied))->training(small_model::shape, precision, recompute);
 }
 
 OpPtr drop() { return std::make_shared<Dropout>(0.5f, 1); }
@@ -324,7 +324,7 @@ TEST_P(RecomputePolicy, saves_memory_the_more_the_more_it_computes_again) {
   ModelConfig model = small_model::config(family);
   model.layers = 8;
   const auto arena = [&](Recompute recompute) {
-    return make_plan(LanguageModel(model).training({2, 256, 0}, precision, recompute), cpu_kernels(),
+    return make_plan(make_model(model)->training({2, 256, 0}, precision, recompute), cpu_kernels(),
                      thread_count())
         .arena_bytes;
   };

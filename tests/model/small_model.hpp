@@ -15,7 +15,7 @@
 #include "core/memory.hpp"
 #include "core/philox.hpp"
 #include "model/executor.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "model/ops/flat.hpp"
 
 namespace muster::small_model {
@@ -37,7 +37,7 @@ inline ModelConfig config(Family family, bool tied = true) {
   return config;
 }
 
-inline constexpr LanguageModelShape shape{.batch = 2, .sequence = 24, .document_starts = 9};
+inline constexpr MicroBatchShape shape{.samples = 2, .length = 24, .document_starts = 9};
 
 // A number below `bound` for each element of the tensor `name`.
 inline std::vector<std::int32_t> integers(std::string_view name, std::size_t count, std::int64_t bound) {
@@ -81,7 +81,7 @@ class Memory {
 
   // Fills the inputs of a language model in training: documents, ignored targets.
   void fill_training(const ModelConfig& model) {
-    const auto rows = static_cast<std::size_t>(shape.batch * shape.sequence);
+    const auto rows = static_cast<std::size_t>(shape.tokens());
     fill("tokens", integers("tokens", rows, model.vocabulary));
     std::vector<std::int32_t> targets = integers("targets", rows, model.vocabulary), positions(rows);
     for (std::size_t i = 0; i < rows; i += 3) targets[i] = -1;

@@ -11,7 +11,7 @@
 #include "core/parallel.hpp"
 #include "core/stream.hpp"
 #include "model/executor.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "tests/reference/pytorch_case.hpp"
 
 namespace muster {
@@ -27,15 +27,15 @@ constexpr double negligible = 1e-6;          // or of this share of the norm of 
 constexpr double autocast_factor = 1.5;      // our bf16 error against f64, by that of PyTorch's autocast
 
 // Parameters, gradients and the arena of one plan, with a case's initial weights.
-class Model {
+class ModelOfCase {
  public:
-  Model(const Case& reference, std::int64_t sequences, Precision precision, Recompute recompute)
+  ModelOfCase(const Case& reference, std::int64_t sequences, Precision precision, Recompute recompute)
       : reference_(reference),
         sequences_(sequences),
         plan_(make_plan(
-            LanguageModel(reference.model)
-                .training({sequences, reference.sequence, sequences * reference.starts_per_sequence()},
-                          precision, recompute),
+            make_model(reference.model)
+                ->training({sequences, reference.sequence, sequences * reference.starts_per_sequence()},
+                           precision, recompute),
             cpu_kernels(), thread_count())),
         executor_(plan_, backend_of(*cpu_device())),
         arena_(account_, MemoryKind::activations, plan_.arena_bytes),
@@ -129,7 +129,7 @@ class ReferenceValues : public testing::TestWithParam<std::string> {
  protected:
   void expect_pytorchs_values(std::int64_t sequences, Recompute recompute) const {
     const Case reference(GetParam());
-    Model model(reference, sequences, Precision::f32, recompute);
+    ModelOfCase model(reference, sequences, Precision::f32, recompute);
     const double loss = model.run(), expected = reference.read<double>("loss").front();
     EXPECT_NEAR(loss, expected, loss_tolerance * expected);
     const double all = norm_of_all(reference);
@@ -158,7 +158,7 @@ TEST_P(ReferenceValues, recomputing_blocks_gives_the_same) { expect_pytorchs_val
 
 TEST_P(ReferenceValues, gradients_in_bf16_err_no_more_than_pytorchs_autocast) {
   const Case reference(GetParam());
-  Model model(reference, 1, Precision::bf16, Recompute::none);
+  ModelOfCase model(reference, 1, Precision::bf16, Recompute::none);
   model.run();
   const auto gradients = model.gradients();
   Worst worst;

@@ -15,7 +15,7 @@
 #include "core/hdf5.hpp"
 #include "core/philox.hpp"
 #include "core/tensor.hpp"
-#include "model/config.hpp"
+#include "model/families/config.hpp"
 
 namespace muster::pytorch {
 

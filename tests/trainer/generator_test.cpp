@@ -14,7 +14,7 @@
 
 #include "comm/threads/ranks.hpp"
 #include "core/parallel.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "tests/data/scratch.hpp"
 #include "tests/trainer/small_run.hpp"
 #include "trainer/checkpoint/save.hpp"
@@ -57,10 +57,10 @@ class Generation : public Scratch {
   // The likeliest token after `text`, which is read whole.
   std::int32_t likeliest_after(const Config& config, const Tokens& text) {
     const auto length = static_cast<std::int64_t>(text.size());
-    const LanguageModel graphs(config.model);
+    const std::unique_ptr<Model> graphs = make_model(config.model);
     const Plan plan =
-        make_plan(graphs.generation({1, length, 0}, config.run.precision, 0), cpu_kernels(), thread_count());
-    const TrainedModel model(config, 7, graphs.parameters(), plan.arena_bytes, machine_);
+        make_plan(graphs->generation({1, length, 0}, config.run.precision, 0), cpu_kernels(), thread_count());
+    const TrainedModel model(config, 7, graphs->parameters(), plan.arena_bytes, machine_);
     const Executor executor(plan, machine_.backend());
     Tokens positions(text.size());
     std::iota(positions.begin(), positions.end(), 0);

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 
 namespace muster {
 namespace {
@@ -67,7 +67,7 @@ class Segments : public testing::Test {
     model.feed_forward = 100;
     model.vocabulary = 300;  // padded to 384 rows
     model.context = 40;
-    return LanguageModel(model).parameters();
+    return make_model(model)->parameters();
   }
   std::int64_t elements_in_use(std::size_t p) const { return elements_of(space_[p].logical_shape()); }
 

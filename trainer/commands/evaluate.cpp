@@ -5,7 +5,7 @@
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/memory_check.hpp"
@@ -23,8 +23,8 @@ namespace muster {
 namespace {
 
 Plan plan_of(const Config& config, const Machine& machine) {
-  const LanguageModel model(config.model);
-  return make_plan(model.evaluation(micro_batch_shape(config), config.run.precision),
+  const std::unique_ptr<Model> model = make_model(config.model);
+  return make_plan(model->evaluation(micro_batch_shape(config), config.run.precision),
                    machine.backend().kernels, thread_count());
 }
 

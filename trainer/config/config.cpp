@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "model/families/family.hpp"
 
 namespace muster {
 namespace {
@@ -41,15 +42,9 @@ std::vector<DataSource> DataConfig::sources() const {
 }
 
 void resolve(Config& config) {
-  ModelConfig& model = config.model;
   TrainConfig& train = config.train;
-  if (model.kv_heads == 0) model.kv_heads = model.heads;
-  if (model.feed_forward == 0) {
-    model.feed_forward =
-        model.family == Family::gpt ? 4 * model.width : (8 * model.width / 3 + 127) / 128 * 128;
-  }
-  if (model.context == 0) model.context = train.sequence;
-  if (model.family == Family::gpt) model.qkv_bias = true;
+  family_of(config.model).resolve(config.model);
+  if (config.model.context == 0) config.model.context = train.sequence;
   if (train.micro_batch == 0 && train.reduction == Reduction::invariant)
     train.micro_batch = train.batch / train.shards;
 }
@@ -62,17 +57,7 @@ Config for_ranks(Config config, int ranks) {
 void check_relations(const Config& config) {
   const ModelConfig& model = config.model;
   const TrainConfig& train = config.train;
-  if (model.width % model.heads != 0)
-    throw UserError("model.heads = {} does not divide model.width = {}; choose a divisor", model.heads,
-                    model.width);
-  if (model.heads % model.kv_heads != 0)
-    throw UserError("model.kv_heads = {} does not divide model.heads = {}; choose a divisor", model.kv_heads,
-                    model.heads);
-  if (model.family == Family::llama && model.width / model.heads % 2 != 0)
-    throw UserError(
-        "model.heads = {} makes heads of {} channels, and rotary positions need an even number; "
-        "change model.width or model.heads",
-        model.heads, model.width / model.heads);
+  family_of(model).check(model);
   if (train.sequence > model.context)
     throw UserError(
         "train.sequence = {} exceeds model.context = {}; raise model.context or shorten the sequences",

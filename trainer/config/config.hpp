@@ -13,7 +13,8 @@
 
 #include "data/dataset.hpp"
 #include "data/loader.hpp"
-#include "model/config.hpp"
+#include "model/families/config.hpp"
+#include "model/graph/precision.hpp"
 
 namespace muster {
 
@@ -124,8 +125,8 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Fills in what 0 stands for (kv_heads, feed_forward, context, and micro_batch in invariant mode); a gpt always has
-// qkv_bias. model.vocabulary stays 0 until the dataset's tokenizer is known.
+// Fills in what 0 stands for: in [model] as its family says, the context, and micro_batch in invariant mode.
+// model.vocabulary stays 0 until the dataset's tokenizer is known.
 void resolve(Config& config);
 
 // With what 0 stands for where it follows the number of ranks: in fast mode the micro-batch is batch / shards, or the

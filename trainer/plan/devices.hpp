@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/device.hpp"
-#include "model/config.hpp"
+#include "model/graph/precision.hpp"
 
 namespace muster {
 

@@ -49,8 +49,8 @@ Loader::Options loader_options(const Config& config, Split split) {
           static_cast<std::uint32_t>(config.model.vocabulary)};
 }
 
-LanguageModelShape micro_batch_shape(const Config& config) {
-  LanguageModelShape shape{config.train.micro_batch, config.train.sequence, 0};
+MicroBatchShape micro_batch_shape(const Config& config) {
+  MicroBatchShape shape{config.train.micro_batch, config.train.sequence, 0};
   if (config.data.documents)
     shape.document_starts =
         Loader::max_documents(config.train.micro_batch, loader_options(config, Split::train)) + 1;
@@ -66,17 +66,17 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device, bool communicator_sums) {
   const Division division = divide(config, ranks);
-  const LanguageModelShape shape = micro_batch_shape(config);
+  const MicroBatchShape shape = micro_batch_shape(config);
   const KernelTable& kernels = kernels_of(device);
-  const LanguageModel model(config.model);
-  if (model.parameters().elements() > most_parameters)
+  const std::unique_ptr<Model> model = make_model(config.model);
+  if (model->parameters().elements() > most_parameters)
     throw UserError(
         "a model of {} parameters is beyond any machine: lower model.layers, model.width or model.vocabulary",
-        model.parameters().logical_elements());
+        model->parameters().logical_elements());
   RunPlan plan;
   plan.training =
-      make_plan(model.training(shape, config.run.precision, config.train.recompute), kernels, threads);
-  plan.evaluation = make_plan(model.evaluation(shape, config.run.precision), kernels, threads);
+      make_plan(model->training(shape, config.run.precision, config.train.recompute), kernels, threads);
+  plan.evaluation = make_plan(model->evaluation(shape, config.run.precision), kernels, threads);
   plan.division = division;
   plan.rank = rank;
   plan.ranks = ranks;

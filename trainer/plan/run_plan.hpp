@@ -7,7 +7,7 @@
 #include "comm/reduction.hpp"
 #include "core/device.hpp"
 #include "data/loader.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "model/graph/plan.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/memory_check.hpp"
@@ -68,7 +68,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 
 // One micro-batch as the model's graphs take it.
-LanguageModelShape micro_batch_shape(const Config& config);
+MicroBatchShape micro_batch_shape(const Config& config);
 Loader::Options loader_options(const Config& config, Split split);
 // The host may be so many steps ahead of what it has read of their outcomes.
 inline constexpr std::size_t most_pending = 2;

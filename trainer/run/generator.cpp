@@ -8,7 +8,7 @@
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
-#include "model/families/language_model.hpp"
+#include "model/families/family.hpp"
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/run_folder.hpp"
 
@@ -20,8 +20,8 @@ constexpr std::int64_t longest_piece = 64;
 
 // The cache has room for the unused rows of the last piece, which nothing reads.
 Plan plan_of(const Config& config, std::int64_t length, std::int64_t piece, const Machine& machine) {
-  const LanguageModel model(config.model);
-  return make_plan(model.generation({1, length, 0}, config.run.precision, config.model.context + piece - 1),
+  const std::unique_ptr<Model> model = make_model(config.model);
+  return make_plan(model->generation({1, length, 0}, config.run.precision, config.model.context + piece - 1),
                    machine.backend().kernels, thread_count());
 }
 

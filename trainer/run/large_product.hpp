@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "model/config.hpp"
+#include "model/graph/precision.hpp"
 #include "model/ops/kernel.hpp"
 #include "model/ops/linear.hpp"
 #include "trainer/step/machine.hpp"

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "comm/communicator.hpp"
-#include "model/config.hpp"
+#include "model/graph/precision.hpp"
 #include "trainer/step/machine.hpp"
 
 namespace muster {

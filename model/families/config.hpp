@@ -1,4 +1,4 @@
-// What a model is told: its family and shape, and how its graph is built.
+// What a model is told: its family and its shape.
 #pragma once
 
 #include <array>
@@ -10,18 +10,7 @@ namespace muster {
 enum class Family : std::uint8_t { gpt, llama };
 constexpr auto spellings(Family) { return std::array<std::string_view, 2>{"gpt", "llama"}; }
 
-// Type of activations and of the compute copies of matrices.
-enum class Precision : std::uint8_t { f32, bf16 };
-constexpr auto spellings(Precision) { return std::array<std::string_view, 2>{"f32", "bf16"}; }
-
-enum class Recompute : std::uint8_t {
-  none,   // keep every activation that backward reads
-  norms,  // drop what is cheap to compute again: norms and activation functions
-  block,  // keep the residual stream at block borders, run each block's forward again before its backward
-};
-constexpr auto spellings(Recompute) { return std::array<std::string_view, 3>{"none", "norms", "block"}; }
-
-// The zeroes below are filled in by the configuration's resolve(), the vocabulary by whoever knows the
+// The zeroes below are filled in by the family (FamilyEntry::resolve), the vocabulary by whoever knows the
 // tokenizer.
 struct ModelConfig {
   Family family = Family::gpt;

@@ -1,0 +1,63 @@
+// A family of models owns all of its own: what its keys mean, its parameters, its graphs by purpose. The registry
+// (registry.cpp) lists the families; nothing outside of this folder names one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "model/families/config.hpp"
+#include "model/graph/builder.hpp"
+#include "model/graph/graph.hpp"
+#include "model/graph/precision.hpp"
+
+namespace muster {
+
+// One micro-batch: B samples of T tokens each.
+struct MicroBatchShape {
+  std::int64_t samples = 1;
+  std::int64_t length = 1;
+  std::int64_t document_starts = 0;  // entries of the input document_starts; 0: documents are not kept apart
+  std::int64_t tokens() const { return samples * length; }
+};
+
+// One model of a family: its parameters, and the graphs that compute with them. What a graph reads are the inputs that
+// it declares, fields of a batch.
+class Model {
+ public:
+  virtual ~Model() = default;
+  const ParameterSpace& parameters() const { return *space_; }
+
+  // Result: loss, the sum over valid targets, f64 [1].
+  Graph training(const MicroBatchShape& shape, Precision precision, Recompute recompute) const;
+  Graph evaluation(const MicroBatchShape& shape, Precision precision) const;
+
+  // Whether it writes text, token by token.
+  virtual bool generates() const { return false; }
+  // Inputs: tokens, positions i32 [B T], last i32 [B], the row of each sequence whose logits are wanted.
+  // States: caches of `cache_length` positions. Result: logits f32 or bf16 [B, V padded].
+  Graph generation(const MicroBatchShape& shape, Precision precision, std::int64_t cache_length) const;
+
+ protected:
+  // Appends everything between the inputs and the loss, and returns that.
+  virtual ValueId append_loss(Builder& b, const MicroBatchShape& shape) const = 0;
+  // The same for the logits of the next tokens.
+  virtual ValueId append_logits(Builder& b, const MicroBatchShape& shape, std::int64_t cache_length) const;
+
+ private:
+  friend std::unique_ptr<Model> make_model(const ModelConfig& config);
+  std::shared_ptr<const ParameterSpace> space_;
+};
+
+struct FamilyEntry {
+  Family family;
+  // Fills in what 0 stands for, but for the vocabulary and the context.
+  void (*resolve)(ModelConfig& config);
+  // Throws UserError that names the key and the remedy where keys of a resolved configuration contradict each other.
+  void (*check)(const ModelConfig& config);
+  std::unique_ptr<Model> (*make)(const ModelConfig& config);  // without parameters yet
+};
+const FamilyEntry& family_of(const ModelConfig& config);
+
+std::unique_ptr<Model> make_model(const ModelConfig& config);
+
+}  // namespace muster
