@@ -47,6 +47,24 @@ UserError no_sample(const Loader::Source& source, const Loader::Options& options
 
 }  // namespace
 
+// The fields of a batch, and how many entries of document_starts are written.
+struct Loader::TokenFields {
+  std::span<std::int32_t> tokens, targets, positions, document_starts;
+  std::size_t starts = 0;
+
+  void start_document_at(std::int64_t offset) {
+    if (!document_starts.empty()) document_starts[starts++] = static_cast<std::int32_t>(offset);
+  }
+};
+
+std::vector<Field> Loader::fields(std::int64_t count, const Options& options) {
+  const std::int64_t tokens = count * options.sequence;
+  return {{"tokens", DType::i32, tokens},
+          {"targets", DType::i32, tokens},
+          {"positions", DType::i32, tokens},
+          {"document_starts", DType::i32, max_documents(count, options) + 1}};
+}
+
 std::int64_t Loader::max_documents(std::int64_t count, const Options& options) {
   return count * (1 + max_inner_borders(options));
 }
@@ -157,6 +175,7 @@ std::optional<Loader::Window> Loader::window_at(std::int64_t slot) {
     source = sample.source;
     index = sample.index;
   } else {
+    if (options_.windows > 0 && slot >= options_.windows) return std::nullopt;
     while (source < sources_.size() && index >= sources_[source].samples) index -= sources_[source++].samples;
     if (source == sources_.size()) return std::nullopt;
   }
@@ -169,37 +188,42 @@ std::optional<Loader::Window> Loader::window_at(std::int64_t slot) {
 }
 
 void Loader::fill(std::int64_t first_slot, std::int64_t count, Batch& batch) {
-  const auto tokens = static_cast<std::size_t>(count * options_.sequence);
-  check(first_slot >= 0 && count >= 1 && batch.tokens.size() == tokens && batch.targets.size() == tokens &&
-            batch.positions.size() == tokens &&
-            batch.document_starts.size() == static_cast<std::size_t>(max_documents(count, options_)) + 1,
-        "a batch of another shape");
+  const auto field = [&](const Field& wanted) {
+    const auto found = batch.has(wanted.name) ? batch.i32(wanted.name) : std::span<std::int32_t>();
+    check(found.empty() || std::ssize(found) == wanted.elements, "a batch of another shape");
+    return found;
+  };
+  check(first_slot >= 0 && count >= 1, "a batch has samples");
+  const std::vector<Field> all = fields(count, options_);
+  TokenFields to{field(all[0]), field(all[1]), field(all[2]), field(all[3]), 0};
+  check(!to.tokens.empty() && !to.targets.empty() && !to.positions.empty(),
+        "a batch of tokens has targets and positions");
   batch.valid_targets = batch.merged_documents = 0;
-  std::size_t starts = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t offset = i * options_.sequence;
     if (const std::optional<Window> window = window_at(first_slot + i)) {
-      fill_sample(*window, offset, batch, starts);
+      batch.valid_targets += fill_sample(*window, offset, to, batch);
     } else {
       const auto begin = static_cast<std::size_t>(offset),
                  length = static_cast<std::size_t>(options_.sequence);
-      std::ranges::fill(batch.tokens.subspan(begin, length), 0);
-      std::ranges::fill(batch.targets.subspan(begin, length), ignored_target);
-      const auto positions = batch.positions.subspan(begin, length);
+      std::ranges::fill(to.tokens.subspan(begin, length), 0);
+      std::ranges::fill(to.targets.subspan(begin, length), ignored_target);
+      const auto positions = to.positions.subspan(begin, length);
       std::iota(positions.begin(), positions.end(), 0);
-      batch.document_starts[starts++] = static_cast<std::int32_t>(offset);
+      to.start_document_at(offset);
     }
   }
-  std::ranges::fill(batch.document_starts.subspan(starts), static_cast<std::int32_t>(tokens));
+  if (!to.document_starts.empty())
+    std::ranges::fill(to.document_starts.subspan(to.starts), static_cast<std::int32_t>(to.tokens.size()));
 }
 
-void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch, std::size_t& starts) {
+std::int64_t Loader::fill_sample(const Window& window, std::int64_t offset, TokenFields& to, Batch& batch) {
   const State& source = sources_[window.source];
   const auto begin = static_cast<std::size_t>(offset), length = static_cast<std::size_t>(options_.sequence);
   const std::span<std::int32_t> read = window_.as<std::int32_t>().first(length + 1);
   (*source.shards)[window.shard].read_tokens(window.begin, read, source.hashes.of_tokens(window.shard));
-  std::ranges::copy(read.first(length), batch.tokens.subspan(begin, length).begin());
-  const std::span<std::int32_t> targets = batch.targets.subspan(begin, length);
+  std::ranges::copy(read.first(length), to.tokens.subspan(begin, length).begin());
+  const std::span<std::int32_t> targets = to.targets.subspan(begin, length);
   std::ranges::copy(read.subspan(1), targets.begin());
 
   ends_.clear();
@@ -224,10 +248,10 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
       ends_.resize(most);
     }
   }
-  const std::span<std::int32_t> positions = batch.positions.subspan(begin, length);
+  const std::span<std::int32_t> positions = to.positions.subspan(begin, length);
   std::size_t document = 0;
   const auto start_next_at = [&](std::size_t end) {
-    batch.document_starts[starts++] = static_cast<std::int32_t>(begin + document);
+    to.start_document_at(offset + static_cast<std::int64_t>(document));
     std::iota(positions.begin() + static_cast<std::ptrdiff_t>(document),
               positions.begin() + static_cast<std::ptrdiff_t>(end), 0);
     document = end;
@@ -239,7 +263,7 @@ void Loader::fill_sample(const Window& window, std::int64_t offset, Batch& batch
     ++ignored;
   }
   start_next_at(length);
-  batch.valid_targets += options_.sequence - ignored;
+  return options_.sequence - ignored;
 }
 
 }  // namespace muster

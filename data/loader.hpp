@@ -1,4 +1,10 @@
-// Samples of a range of global slots, ready for a model: tokens, targets, positions and document borders.
+// Samples of a range of global slots, ready for a model, as fields of a batch (core/fields.hpp), i32 each:
+//
+//   tokens           [count x T]
+//   targets          [count x T]  the token that follows; ignored_target: none counts here
+//   positions        [count x T]  from 0 in each sample, and in each document if they are apart
+//   document_starts  [max_documents(count) + 1]  where documents start in tokens; sample borders are among them, the
+//                    first is 0, and unused entries repeat the end, count x T
 //
 // A sample is T + 1 tokens, the windows of a shard starting every T tokens; the tail of a shard that does not
 // fill a window is dropped and counted. Training samples come mixed and permuted (data/sampler.hpp),
@@ -6,11 +12,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/fields.hpp"
 #include "core/memory.hpp"
 #include "data/block_hashes.hpp"
 #include "data/dataset.hpp"
@@ -18,21 +26,6 @@
 #include "data/sampler.hpp"
 
 namespace muster {
-
-// What fill() writes, over memory of the caller, for `count` samples of T tokens.
-struct Batch {
-  std::span<std::int32_t> tokens;   // [count x T]
-  std::span<std::int32_t> targets;  // [count x T]: the token that follows; ignored_target: none counts here
-  std::span<std::int32_t>
-      positions;  // [count x T]: from 0 in each sample, and in each document if they are apart
-  // [max_documents(count) + 1]: where documents start in tokens; sample borders are among them, the first is
-  // 0, and unused entries repeat the end, count x T.
-  std::span<std::int32_t> document_starts;
-  std::int64_t valid_targets = 0;
-  std::int64_t merged_documents = 0;  // borders left out since a sample had too many
-};
-
-inline constexpr std::int32_t ignored_target = -1;
 
 // What a document begins with where documents are kept apart: the end token of the one before it, so that its own first
 // token is a target, or its first token. (One that has no end token before it begins with its first token in any case.)
@@ -53,6 +46,8 @@ class Loader {
     DocumentStart document_start = DocumentStart::end_token;
     // The model's; a dataset with a larger one is refused.
     std::uint32_t vocabulary = 0;
+    // Of the validation split only the first so many samples count; 0: all.
+    std::int64_t windows = 0;
   };
 
   // UserError if the sources have different tokenizers, too large a vocabulary, or no sample of T + 1 tokens.
@@ -63,6 +58,9 @@ class Loader {
   // The most documents in `count` samples; further ones are joined to the one before them. A sample has at
   // most min(T, max(64, T / 16)), that is, documents of 16 tokens and more on average never meet the bound.
   static std::int64_t max_documents(std::int64_t count, const Options& options);
+
+  // What it can fill, for batches of `count` samples.
+  static std::vector<Field> fields(std::int64_t count, const Options& options);
 
   const Options& options() const { return options_; }
   // Samples of one epoch of a source, or of the whole validation split.
@@ -83,9 +81,14 @@ class Loader {
   };
   Cuts cuts() const;
 
-  // Samples of slots [first_slot, first_slot + count). Validation slots past the end are filled with ignored
-  // targets. Not for two threads at once.
+  // Samples of slots [first_slot, first_slot + count), into those of its fields that the batch has. Validation slots past
+  // the end are filled with ignored targets. Not for two threads at once.
   void fill(std::int64_t first_slot, std::int64_t count, Batch& batch);
+  // The same as a Prefetch takes it, which the loader outlives.
+  std::function<void(std::int64_t, std::int64_t, Batch&)> filler() {
+    return
+        [this](std::int64_t first_slot, std::int64_t count, Batch& batch) { fill(first_slot, count, batch); };
+  }
 
  private:
   struct State {
@@ -95,6 +98,7 @@ class Loader {
     BlockHashes hashes;
     std::optional<DocumentIndex> documents;
   };
+  struct TokenFields;
   struct Window {
     std::size_t source = 0, shard = 0;
     std::uint64_t begin = 0;  // its first token in the shard
@@ -102,8 +106,8 @@ class Loader {
 
   void count_cuts(const Shard& shard, Cuts& cuts) const;
   std::optional<Window> window_at(std::int64_t slot);
-  // Writes one sample whose tokens start at `offset` of the batch.
-  void fill_sample(const Window& window, std::int64_t offset, Batch& batch, std::size_t& starts);
+  // Writes one sample whose tokens start at `offset` of the batch; returns how many of its targets count.
+  std::int64_t fill_sample(const Window& window, std::int64_t offset, TokenFields& to, Batch& batch);
 
   Options options_;
   std::vector<State> sources_;

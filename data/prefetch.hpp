@@ -8,12 +8,13 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
+#include "core/fields.hpp"
 #include "core/memory.hpp"
 #include "core/stream.hpp"
-#include "data/loader.hpp"
 
 namespace muster {
 
@@ -22,21 +23,19 @@ class Prefetch {
   // Writes the samples of slots [first_slot, first_slot + count), as Loader::fill does.
   using Fill = std::function<void(std::int64_t first_slot, std::int64_t count, Batch& batch)>;
 
-  // `depth` batches of at most `count` samples: one in use, the others read ahead. The loader, or whatever
-  // fills the batches, belongs to the prefetch's thread as long as that lives.
-  Prefetch(Loader& loader, MemoryAccount& account, int depth, std::int64_t count,
-           const Memory& memory = host_memory());
-  Prefetch(const Loader::Options& options, Fill fill, MemoryAccount& account, int depth, std::int64_t count,
+  // `depth` batches of `count` samples: one in use, the others read ahead. What `fill` uses belongs to the prefetch's
+  // thread as long as that lives.
+  Prefetch(std::vector<Field> fields, Fill fill, MemoryAccount& account, int depth, std::int64_t count,
            const Memory& memory = host_memory());
   ~Prefetch();
   Prefetch(const Prefetch&) = delete;
   Prefetch& operator=(const Prefetch&) = delete;
 
   // Bytes (MemoryKind::data) that it takes.
-  static std::uint64_t memory(const Loader::Options& options, int depth, std::int64_t count);
+  static std::uint64_t memory(std::span<const Field> fields, int depth);
 
-  // Asks for the batch of slots [first_slot, first_slot + count); never blocks.
-  void request(std::int64_t first_slot, std::int64_t count);
+  // Asks for the batch of slots [first_slot, first_slot + count) of the constructor's count; never blocks.
+  void request(std::int64_t first_slot);
   // The batch of the oldest request not yet given, valid until it is given back: before the next call. Blocks
   // until it is read; rethrows what reading it threw (there is nothing to give back then).
   const Batch& next();
@@ -47,9 +46,6 @@ class Prefetch {
   double waited_ms() const { return waited_ms_; }
 
  private:
-  struct Request {
-    std::int64_t first_slot, count;
-  };
   struct Place {
     Buffer memory;
     Batch batch;
@@ -59,9 +55,8 @@ class Prefetch {
   };
 
   void run();
-  void view(Place& place, std::int64_t count) const;
 
-  Loader::Options options_;
+  const std::vector<Field> fields_;
   Fill fill_;
   std::int64_t count_;
   std::vector<Place> ring_;
@@ -69,8 +64,8 @@ class Prefetch {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Request> requests_;  // not yet begun
-  std::uint64_t requested_ = 0;   // numbers of batches asked for, read, given, and given back
+  std::deque<std::int64_t> requests_;  // first slots, not yet begun
+  std::uint64_t requested_ = 0;        // numbers of batches asked for, read, given, and given back
   std::uint64_t read_ = 0;
   std::uint64_t given_ = 0;
   std::uint64_t returned_ = 0;

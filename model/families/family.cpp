@@ -22,6 +22,13 @@ Graph Model::evaluation(const MicroBatchShape& shape, Precision precision) const
   return std::move(b).finish();
 }
 
+std::vector<Field> Model::fields(const MicroBatchShape& shape) const {
+  std::vector<Field> fields;
+  for (const Value& value : evaluation(shape, Precision::f32).values)
+    if (value.role == Role::input) fields.push_back({value.name, value.type.dtype, value.type.elements()});
+  return fields;
+}
+
 Graph Model::generation(const MicroBatchShape& shape, Precision precision, std::int64_t cache_length) const {
   Builder b(space_, precision, false);
   b.mark_result(append_logits(b, shape, cache_length), "logits");

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
+#include "core/fields.hpp"
 #include "model/families/config.hpp"
 #include "model/graph/builder.hpp"
 #include "model/graph/graph.hpp"
@@ -30,6 +32,9 @@ class Model {
   // Result: loss, the sum over valid targets, f64 [1].
   Graph training(const MicroBatchShape& shape, Precision precision, Recompute recompute) const;
   Graph evaluation(const MicroBatchShape& shape, Precision precision) const;
+
+  // What the graphs of training and evaluation read.
+  std::vector<Field> fields(const MicroBatchShape& shape) const;
 
   // Whether it writes text, token by token.
   virtual bool generates() const { return false; }

@@ -63,21 +63,16 @@ void measure(const std::string& folder, std::int64_t windows) {
   const Loader::Options options{.sequence = sequence, .seed = 1, .documents = true, .vocabulary = 50257};
   Loader loader({{&datasets[0], 0.7}, {&datasets[1], 0.3}}, options, account);
 
-  const std::size_t tokens = samples_at_once * sequence;
-  const auto starts = static_cast<std::size_t>(Loader::max_documents(samples_at_once, options)) + 1;
-  std::vector<std::int32_t> memory(3 * tokens + starts);
-  const std::span<std::int32_t> all(memory);
-  Batch batch{.tokens = all.first(tokens),
-              .targets = all.subspan(tokens, tokens),
-              .positions = all.subspan(2 * tokens, tokens),
-              .document_starts = all.subspan(3 * tokens)};
+  const std::vector<Field> fields = Loader::fields(samples_at_once, options);
+  std::vector<std::byte> memory(Batch::bytes(fields));
+  Batch batch(fields, memory);
   Hasher hasher;
   std::int64_t valid = 0;
   const auto begin = std::chrono::steady_clock::now();
   const std::clock_t cpu_begin = std::clock();
   for (std::int64_t slot = 0; slot < windows; slot += samples_at_once) {
     loader.fill(slot, samples_at_once, batch);
-    hasher.add(std::as_bytes(batch.tokens));
+    hasher.add(batch.bytes_of("tokens"));
     valid += batch.valid_targets;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -97,14 +97,9 @@ TEST_F(Blocks, a_loader_refuses_altered_tokens_and_document_ends_when_it_reads_t
     const Loader::Options options{.sequence = 100, .seed = 1, .documents = true, .vocabulary = 65536};
     Loader loader({{&dataset}}, options, account_);
     flip(column, byte);
-    std::vector<std::int32_t> memory(
-        static_cast<std::size_t>(4 * 100 + Loader::max_documents(1, options) + 1));
-    const std::span<std::int32_t> all(memory);
-    Batch batch{.tokens = all.first(100),
-                .targets = all.subspan(100, 100),
-                .positions = all.subspan(200, 100),
-                .document_starts =
-                    all.subspan(300).first(static_cast<std::size_t>(Loader::max_documents(1, options)) + 1)};
+    const std::vector<Field> fields = Loader::fields(1, options);
+    std::vector<std::byte> memory(Batch::bytes(fields));
+    Batch batch(fields, memory);
     const std::string message = message_of([&] {
       for (std::int64_t slot = 0; slot < loader.samples(); ++slot) loader.fill(slot, 1, batch);
     });

@@ -20,19 +20,21 @@ namespace {
 
 // Memory for one batch, and the batch over it.
 struct Filled {
-  Filled(Loader& loader, std::int64_t first_slot, std::int64_t count) {
-    const auto tokens = static_cast<std::size_t>(count * loader.options().sequence);
-    const auto starts = static_cast<std::size_t>(Loader::max_documents(count, loader.options())) + 1;
-    memory.assign(3 * tokens + starts, -77);
-    const std::span<std::int32_t> all(memory);
-    batch = {.tokens = all.first(tokens),
-             .targets = all.subspan(tokens, tokens),
-             .positions = all.subspan(2 * tokens, tokens),
-             .document_starts = all.subspan(3 * tokens)};
+  Filled(Loader& loader, std::int64_t first_slot, std::int64_t count)
+      : fields(Loader::fields(count, loader.options())),
+        memory(Batch::bytes(fields), std::byte{0xb3}),
+        batch(fields, memory) {
     loader.fill(first_slot, count, batch);
   }
-  std::vector<std::int32_t> memory;
+  std::vector<Field> fields;
+  std::vector<std::byte> memory;
   Batch batch;
+};
+
+// A ring of `depth` batches of `count` samples.
+struct Ahead : Prefetch {
+  Ahead(Loader& loader, MemoryAccount& account, int depth, std::int64_t count)
+      : Prefetch(Loader::fields(count, loader.options()), loader.filler(), account, depth, count) {}
 };
 
 std::vector<std::int32_t> list(std::span<const std::int32_t> values) {
@@ -85,10 +87,10 @@ TEST_F(Loading, validation_reads_windows_in_order_and_then_nothing) {
   EXPECT_EQ(loader.samples(), 3);  // starts 0, 3, 6; token 10 has no target
   EXPECT_EQ(loader.dropped_tokens(), 1);
   const Filled filled(loader, 1, 3);
-  EXPECT_EQ(list(filled.batch.tokens), (Ints{3, 4, 5, 6, 7, 8, 0, 0, 0}));
-  EXPECT_EQ(list(filled.batch.targets), (Ints{4, 5, 6, 7, 8, 9, -1, -1, -1}));
-  EXPECT_EQ(list(filled.batch.positions), (Ints{0, 1, 2, 0, 1, 2, 0, 1, 2}));
-  EXPECT_EQ(list(filled.batch.document_starts), (Ints{0, 3, 6, 9}));
+  EXPECT_EQ(list(filled.batch.i32("tokens")), (Ints{3, 4, 5, 6, 7, 8, 0, 0, 0}));
+  EXPECT_EQ(list(filled.batch.i32("targets")), (Ints{4, 5, 6, 7, 8, 9, -1, -1, -1}));
+  EXPECT_EQ(list(filled.batch.i32("positions")), (Ints{0, 1, 2, 0, 1, 2, 0, 1, 2}));
+  EXPECT_EQ(list(filled.batch.i32("document_starts")), (Ints{0, 3, 6, 9}));
   EXPECT_EQ(filled.batch.valid_targets, 6);
 }
 
@@ -98,10 +100,10 @@ TEST_F(Loading, documents_restart_positions_and_no_target_crosses_a_border) {
   const Dataset dataset(make_counting("d", {2, 4, 5, 12}));
   Loader loader = counting_loader(dataset, 4, true);
   const Filled filled(loader, 0, 2);
-  EXPECT_EQ(list(filled.batch.tokens), (Ints{0, 1, 2, 3, 4, 5, 6, 7}));
-  EXPECT_EQ(list(filled.batch.targets), (Ints{1, -1, 3, -1, -1, 6, 7, 8}));
-  EXPECT_EQ(list(filled.batch.positions), (Ints{0, 1, 0, 1, 0, 0, 1, 2}));
-  EXPECT_EQ(list(filled.batch.document_starts), (Ints{0, 2, 4, 5, 8, 8, 8, 8, 8}));
+  EXPECT_EQ(list(filled.batch.i32("tokens")), (Ints{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(list(filled.batch.i32("targets")), (Ints{1, -1, 3, -1, -1, 6, 7, 8}));
+  EXPECT_EQ(list(filled.batch.i32("positions")), (Ints{0, 1, 0, 1, 0, 0, 1, 2}));
+  EXPECT_EQ(list(filled.batch.i32("document_starts")), (Ints{0, 2, 4, 5, 8, 8, 8, 8, 8}));
   EXPECT_EQ(filled.batch.valid_targets, 5);
   EXPECT_EQ(filled.batch.merged_documents, 0);
 }
@@ -117,10 +119,10 @@ TEST_F(Loading, documents_beyond_the_bound_are_merged_and_counted) {
   EXPECT_EQ(filled.batch.merged_documents, 2 * 36);
   // 63 inner borders are kept in each; the last target lies across a border as well.
   EXPECT_EQ(filled.batch.valid_targets, 2 * (100 - 63 - 1));
-  EXPECT_EQ(filled.batch.document_starts[63], 63);
-  EXPECT_EQ(filled.batch.document_starts[64], 100);
-  EXPECT_EQ(filled.batch.document_starts[128], 200);
-  EXPECT_EQ(filled.batch.positions[99], 36);
+  EXPECT_EQ(filled.batch.i32("document_starts")[63], 63);
+  EXPECT_EQ(filled.batch.i32("document_starts")[64], 100);
+  EXPECT_EQ(filled.batch.i32("document_starts")[128], 200);
+  EXPECT_EQ(filled.batch.i32("positions")[99], 36);
 }
 
 // The end token stands before a document as it stands behind one: every target counts, and what documents begin with is
@@ -133,24 +135,24 @@ TEST_F(Loading, an_end_token_begins_the_document_after_it) {
     chosen.document_start = start;
     Loader loader({{&dataset}}, chosen, account_);
     std::int64_t slot = 0;
-    while (slot < loader.samples() && Filled(loader, slot, 1).batch.tokens[0] != first) ++slot;
+    while (slot < loader.samples() && Filled(loader, slot, 1).batch.i32("tokens")[0] != first) ++slot;
     return Filled(loader, slot, 1);
   };
   const Filled a = window_that_begins_with('a', DocumentStart::end_token);
-  EXPECT_EQ(list(a.batch.tokens), (Ints{'a', 'a', 'a', end}));
-  EXPECT_EQ(list(a.batch.targets), (Ints{'a', 'a', end, 'b'}));
-  EXPECT_EQ(list(a.batch.positions), (Ints{0, 1, 2, 0}));
-  EXPECT_EQ(list(a.batch.document_starts), (Ints{0, 3, 4, 4, 4}));
+  EXPECT_EQ(list(a.batch.i32("tokens")), (Ints{'a', 'a', 'a', end}));
+  EXPECT_EQ(list(a.batch.i32("targets")), (Ints{'a', 'a', end, 'b'}));
+  EXPECT_EQ(list(a.batch.i32("positions")), (Ints{0, 1, 2, 0}));
+  EXPECT_EQ(list(a.batch.i32("document_starts")), (Ints{0, 3, 4, 4, 4}));
   EXPECT_EQ(a.batch.valid_targets, 4);
   const Filled b = window_that_begins_with('b', DocumentStart::end_token);
-  EXPECT_EQ(list(b.batch.targets), (Ints{'b', end, 'c', 'c'}));
-  EXPECT_EQ(list(b.batch.positions), (Ints{0, 1, 0, 1}));
-  EXPECT_EQ(list(b.batch.document_starts), (Ints{0, 2, 4, 4, 4}));
+  EXPECT_EQ(list(b.batch.i32("targets")), (Ints{'b', end, 'c', 'c'}));
+  EXPECT_EQ(list(b.batch.i32("positions")), (Ints{0, 1, 0, 1}));
+  EXPECT_EQ(list(b.batch.i32("document_starts")), (Ints{0, 2, 4, 4, 4}));
   EXPECT_EQ(b.batch.valid_targets, 4);
 
   const Filled before = window_that_begins_with('a', DocumentStart::first_token);
-  EXPECT_EQ(list(before.batch.targets), (Ints{'a', 'a', end, -1}));
-  EXPECT_EQ(list(before.batch.positions), (Ints{0, 1, 2, 3}));
+  EXPECT_EQ(list(before.batch.i32("targets")), (Ints{'a', 'a', end, -1}));
+  EXPECT_EQ(list(before.batch.i32("positions")), (Ints{0, 1, 2, 3}));
   EXPECT_EQ(before.batch.valid_targets, 3);
 }
 
@@ -194,12 +196,13 @@ TEST_F(Loading, borders_agree_with_a_list_of_all_of_them) {
         position = 0;
       }
       const bool crosses = all.contains(at + 1);
-      ASSERT_EQ(filled.batch.positions[i], position++) << at;
-      ASSERT_EQ(filled.batch.targets[i], crosses ? -1 : static_cast<std::int32_t>(at + 1) % 65536) << at;
+      ASSERT_EQ(filled.batch.i32("positions")[i], position++) << at;
+      ASSERT_EQ(filled.batch.i32("targets")[i], crosses ? -1 : static_cast<std::int32_t>(at + 1) % 65536)
+          << at;
       valid += crosses ? 0 : 1;
     }
-    starts.resize(filled.batch.document_starts.size(), 48);
-    ASSERT_EQ(list(filled.batch.document_starts), starts) << slot;
+    starts.resize(filled.batch.i32("document_starts").size(), 48);
+    ASSERT_EQ(list(filled.batch.i32("document_starts")), starts) << slot;
     ASSERT_EQ(filled.batch.valid_targets, valid);
   }
 }
@@ -211,8 +214,8 @@ TEST_F(Loading, an_epoch_holds_each_window_of_each_shard_once) {
             150);  // 16 shards of 3 documents: 9 windows; one of 2 (62 tokens): 6
   std::multiset<Ints> first, second;
   for (std::int64_t slot = 0; slot < 150; ++slot) {
-    first.insert(list(Filled(loader, slot, 1).batch.tokens));
-    second.insert(list(Filled(loader, slot + 150, 1).batch.tokens));
+    first.insert(list(Filled(loader, slot, 1).batch.i32("tokens")));
+    second.insert(list(Filled(loader, slot + 150, 1).batch.i32("tokens")));
   }
   EXPECT_EQ(first, second);
 }
@@ -225,9 +228,9 @@ TEST_F(Loading, a_range_of_slots_gives_the_same_however_it_is_divided) {
   for (std::int64_t i = 11; i >= 0; --i) {
     const Filled one(parts, 4090 + i, 1);
     const auto piece = [&](std::span<std::int32_t> values) { return list(values.subspan(16 * i, 16)); };
-    EXPECT_EQ(list(one.batch.tokens), piece(all.batch.tokens));
-    EXPECT_EQ(list(one.batch.targets), piece(all.batch.targets));
-    EXPECT_EQ(list(one.batch.positions), piece(all.batch.positions));
+    EXPECT_EQ(list(one.batch.i32("tokens")), piece(all.batch.i32("tokens")));
+    EXPECT_EQ(list(one.batch.i32("targets")), piece(all.batch.i32("targets")));
+    EXPECT_EQ(list(one.batch.i32("positions")), piece(all.batch.i32("positions")));
   }
 }
 
@@ -244,7 +247,7 @@ TEST_F(Loading, sources_are_mixed_by_weight) {
   std::int64_t in_c = 0;
   for (std::int64_t slot = 0; slot < 4096; ++slot) {
     const Filled filled(loader, slot, 1);
-    in_c += std::ranges::count(filled.batch.tokens, 'b') > 0 ? 1 : 0;
+    in_c += std::ranges::count(filled.batch.i32("tokens"), 'b') > 0 ? 1 : 0;
   }
   EXPECT_NEAR(static_cast<double>(in_c), 512,
               6);  // a quarter of 4,096 is c, a half of it 'b'; 125 windows an epoch
@@ -282,8 +285,8 @@ TEST_F(Loading, memory_is_what_was_foretold) {
     Loader loader({{&dataset}}, chosen, account_);
     const std::uint64_t own = Loader::memory(infos, chosen);
     EXPECT_EQ(account_.now(MemoryKind::data), own);
-    const Prefetch prefetch(loader, account_, 3, 8);
-    EXPECT_EQ(account_.now(MemoryKind::data), own + Prefetch::memory(chosen, 3, 8));
+    const Ahead prefetch(loader, account_, 3, 8);
+    EXPECT_EQ(account_.now(MemoryKind::data), own + Prefetch::memory(Loader::fields(8, chosen), 3));
   }
   EXPECT_EQ(account_.now(MemoryKind::data), 0u);
 }
@@ -291,27 +294,27 @@ TEST_F(Loading, memory_is_what_was_foretold) {
 TEST_F(Loading, prefetch_gives_batches_in_the_order_asked_for) {
   const Dataset dataset(make_dataset("d", std::vector<std::size_t>(50, 30)));
   Loader ahead({{&dataset}}, options(16, true), account_), direct({{&dataset}}, options(16, true), account_);
-  Prefetch prefetch(ahead, account_, 3, 4);
-  for (std::int64_t i = 0; i < 40; ++i) prefetch.request(i * 7 % 40, 1 + i % 4);
+  Ahead prefetch(ahead, account_, 3, 4);
+  for (std::int64_t i = 0; i < 40; ++i) prefetch.request(i * 7 % 40);
   for (std::int64_t i = 0; i < 40; ++i) {
     const Batch& batch = prefetch.next();
-    const Filled wanted(direct, i * 7 % 40, 1 + i % 4);
-    ASSERT_EQ(list(batch.tokens), list(wanted.batch.tokens));
-    ASSERT_EQ(list(batch.targets), list(wanted.batch.targets));
-    ASSERT_EQ(list(batch.positions), list(wanted.batch.positions));
-    ASSERT_EQ(list(batch.document_starts), list(wanted.batch.document_starts));
+    const Filled wanted(direct, i * 7 % 40, 4);
+    ASSERT_EQ(list(batch.i32("tokens")), list(wanted.batch.i32("tokens")));
+    ASSERT_EQ(list(batch.i32("targets")), list(wanted.batch.i32("targets")));
+    ASSERT_EQ(list(batch.i32("positions")), list(wanted.batch.i32("positions")));
+    ASSERT_EQ(list(batch.i32("document_starts")), list(wanted.batch.i32("document_starts")));
     ASSERT_EQ(batch.valid_targets, wanted.batch.valid_targets);
     EXPECT_GE(prefetch.waited_ms(), 0);
     prefetch.give_back();
   }
-  for (int i = 0; i < 10; ++i) prefetch.request(i, 1);  // and is destroyed while it reads
+  for (int i = 0; i < 10; ++i) prefetch.request(i);  // and is destroyed while it reads
 }
 
 TEST_F(Loading, waiting_for_a_device_is_no_waiting_for_data) {
   const Dataset dataset(make_dataset("d", std::vector<std::size_t>(50, 30)));
   Loader loader({{&dataset}}, options(16, true), account_);
-  Prefetch prefetch(loader, account_, 2, 1);
-  for (const std::int64_t slot : {0, 1, 2}) prefetch.request(slot, 1);
+  Ahead prefetch(loader, account_, 2, 1);
+  for (const std::int64_t slot : {0, 1, 2}) prefetch.request(slot);
   const Promise copied;
   prefetch.next();
   prefetch.give_back(copied.event());
@@ -333,15 +336,15 @@ TEST_F(Loading, prefetch_throws_a_failure_where_it_belongs) {
   const std::string folder = make_counting("d", {3000}), shard = folder + "/validation-00000.h5";
   const Dataset dataset(folder);
   Loader loader = counting_loader(dataset, 9, false);
-  Prefetch prefetch(loader, account_, 2, 1);
+  Ahead prefetch(loader, account_, 2, 1);
   // The last blocks are cut off under the open file; the first one is whole.
   const auto offset = H5File::open_to_read(shard).dataset("tokens").file_offset();
   std::filesystem::resize_file(shard, *offset + 3000);
-  for (const std::int64_t slot : {0, 300, 1}) prefetch.request(slot, 1);
-  EXPECT_EQ(prefetch.next().tokens[0], 0);
+  for (const std::int64_t slot : {0, 300, 1}) prefetch.request(slot);
+  EXPECT_EQ(prefetch.next().i32("tokens")[0], 0);
   prefetch.give_back();
   EXPECT_TRUE(tells(message_of([&] { prefetch.next(); }), {"validation-00000.h5 is cut short"}));
-  EXPECT_EQ(prefetch.next().tokens[0], 9);
+  EXPECT_EQ(prefetch.next().i32("tokens")[0], 9);
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ TEST_F(CudaStep, skips_a_step_without_targets_as_the_cpu_does) {
   const auto none_in_third = [&](int, std::int64_t slot, std::int64_t count, Batch& batch) {
     small_run::fill(config, slot, count, batch);
     if (slot / config.train.batch != 2) return;
-    std::ranges::fill(batch.targets, ignored_target);
+    std::ranges::fill(batch.i32("targets"), ignored_target);
     batch.valid_targets = 0;
   };
   const Outcome outcome = train(config, 2, {.device = DeviceKind::cuda, .fill = none_in_third});

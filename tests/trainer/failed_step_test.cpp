@@ -28,7 +28,7 @@ TEST(FailedStep, sends_its_buckets_in_the_order_of_the_others) {
     Machine machine(cpu_device(), account);
     ModelState state(mine, config, machine);
     Prefetch prefetch(
-        loader_options(config, Split::train),
+        micro_batch_fields(config),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) {
           if (comm.rank() == 1) throw UserError("train-00003.h5 ends early: prepare the data again");
           small_run::fill(config, slot, count, batch);

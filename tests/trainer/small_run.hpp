@@ -57,28 +57,28 @@ inline std::uint32_t number(std::int64_t slot, std::int64_t t) {
 inline void fill(const Config& config, std::int64_t first_slot, std::int64_t count, Batch& batch) {
   const std::int64_t length = config.train.sequence;
   const auto vocabulary = static_cast<std::uint32_t>(config.model.vocabulary);
-  std::ranges::fill(batch.document_starts, static_cast<std::int32_t>(count * length));
+  const std::span<std::int32_t> tokens = batch.i32("tokens"), targets = batch.i32("targets"),
+                                positions = batch.i32("positions"), starts = batch.i32("document_starts");
+  std::ranges::fill(starts, static_cast<std::int32_t>(count * length));
   for (std::int64_t s = 0; s < count; ++s) {
     const std::int64_t slot = first_slot + s, border = 1 + number(slot, -1) % (length - 1);
-    batch.document_starts[static_cast<std::size_t>(2 * s)] = static_cast<std::int32_t>(s * length);
-    batch.document_starts[static_cast<std::size_t>(2 * s + 1)] =
-        static_cast<std::int32_t>(s * length + border);
+    starts[static_cast<std::size_t>(2 * s)] = static_cast<std::int32_t>(s * length);
+    starts[static_cast<std::size_t>(2 * s + 1)] = static_cast<std::int32_t>(s * length + border);
     for (std::int64_t t = 0; t < length; ++t) {
       const auto at = static_cast<std::size_t>(s * length + t);
       const bool ignored = t + 1 == border || number(slot, 100 + t) % 8 < number(slot, -2) % 8;
-      batch.tokens[at] = static_cast<std::int32_t>(number(slot, t) % vocabulary);
-      batch.targets[at] =
-          ignored ? ignored_target : static_cast<std::int32_t>(number(slot, t + 1) % vocabulary);
-      batch.positions[at] = static_cast<std::int32_t>(t < border ? t : t - border);
+      tokens[at] = static_cast<std::int32_t>(number(slot, t) % vocabulary);
+      targets[at] = ignored ? ignored_target : static_cast<std::int32_t>(number(slot, t + 1) % vocabulary);
+      positions[at] = static_cast<std::int32_t>(t < border ? t : t - border);
     }
   }
-  batch.valid_targets = std::ranges::count_if(batch.targets, [](std::int32_t t) { return t >= 0; });
+  batch.valid_targets = std::ranges::count_if(targets, [](std::int32_t t) { return t >= 0; });
   batch.merged_documents = 0;
 }
 
 inline Prefetch prefetch(const Config& config, MemoryAccount& account) {
   return Prefetch(
-      loader_options(config, Split::train),
+      micro_batch_fields(config),
       [&config](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config, slot, count, batch); },
       account, prefetch_depth, config.train.micro_batch);
 }
@@ -176,7 +176,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         state.refresh_compute({0, plan.parameters().elements()});
 
         Prefetch prefetch(
-            loader_options(config, Split::train),
+            micro_batch_fields(config),
             [&](std::int64_t slot, std::int64_t count, Batch& batch) {
               if (disturbance.fill)
                 disturbance.fill(rank, slot, count, batch);

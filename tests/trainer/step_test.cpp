@@ -174,14 +174,13 @@ TEST(TrainingStep, takes_exactly_the_memory_of_the_plan) {
       config.train.sharding = sharding;
       run_ranks(ranks, [&](Communicator& comm) {
         MemoryAccount account;
-        const std::uint64_t ring =
-            Prefetch::memory(loader_options(config, Split::train), prefetch_depth, config.train.micro_batch);
+        const std::uint64_t ring = Prefetch::memory(micro_batch_fields(config), prefetch_depth);
         const RunPlan plan = make_run_plan(config, ranks, comm.rank(), 1, ring);
         Machine machine(cpu_device(), account);
         ModelState state(plan, config, machine);
         Prefetch prefetch(
-            loader_options(config, Split::train), [](std::int64_t, std::int64_t, Batch&) {}, account,
-            prefetch_depth, config.train.micro_batch);
+            micro_batch_fields(config), [](std::int64_t, std::int64_t, Batch&) {}, account, prefetch_depth,
+            config.train.micro_batch);
         const TrainingStep training(config, plan, state, {comm, comm}, {});
         for (std::size_t k = 0; k < memory_kinds; ++k) {
           const auto kind = static_cast<MemoryKind>(k);
@@ -209,7 +208,7 @@ TEST(TrainingStep, without_a_single_target_is_skipped) {
   const auto none_in_third = [&](int, std::int64_t slot, std::int64_t count, Batch& batch) {
     small_run::fill(config, slot, count, batch);
     if (slot / config.train.batch != 2) return;
-    std::ranges::fill(batch.targets, ignored_target);
+    std::ranges::fill(batch.i32("targets"), ignored_target);
     batch.valid_targets = 0;
   };
   const Outcome all = train(config, 2, {.delays = 1, .fill = none_in_third});
@@ -245,7 +244,7 @@ TEST(TrainingStep, with_a_loss_that_is_not_finite_is_skipped) {
     const auto other_samples = [&](int, std::int64_t slot, std::int64_t count, Batch& batch) {
       small_run::fill(config, slot, count, batch);
       if (slot / config.train.batch != 2) return;
-      std::ranges::fill(batch.targets, ignored_target);
+      std::ranges::fill(batch.i32("targets"), ignored_target);
       batch.valid_targets = 0;
     };
     EXPECT_EQ(outcome.hashes, train(config, 2, {.fill = other_samples}).hashes);
@@ -297,7 +296,7 @@ TEST(TrainingStep, ends_every_rank_with_the_error_of_the_one_that_cannot_read) {
       ModelState state(plan, config, machine);
       state.initialise(plan, 1);
       Prefetch prefetch(
-          loader_options(config, Split::train),
+          micro_batch_fields(config),
           [&](std::int64_t slot, std::int64_t count, Batch& batch) {
             fail_on_rank_1(comm.rank(), slot, count, batch);
           },

@@ -48,11 +48,13 @@ Config config_of(const Case& reference, Reduction reduction) {
 // A slot is a sequence of the case: step x batch + its place in the batch.
 void fill(const Case& reference, std::int64_t slot, std::int64_t count, Batch& batch) {
   const auto inputs = reference.micro_batch(slot / reference.batch, slot % reference.batch, count);
-  std::ranges::copy(inputs.tokens, batch.tokens.begin());
-  std::ranges::copy(inputs.targets, batch.targets.begin());
-  std::ranges::copy(inputs.positions, batch.positions.begin());
-  std::ranges::fill(batch.document_starts, static_cast<std::int32_t>(inputs.tokens.size()));
-  std::ranges::copy(inputs.document_starts, batch.document_starts.begin());
+  std::ranges::copy(inputs.tokens, batch.i32("tokens").begin());
+  std::ranges::copy(inputs.targets, batch.i32("targets").begin());
+  std::ranges::copy(inputs.positions, batch.i32("positions").begin());
+  if (batch.has("document_starts")) {
+    std::ranges::fill(batch.i32("document_starts"), static_cast<std::int32_t>(inputs.tokens.size()));
+    std::ranges::copy(inputs.document_starts, batch.i32("document_starts").begin());
+  }
   batch.valid_targets =
       std::ranges::count_if(inputs.targets, [](std::int32_t target) { return target >= 0; });
   batch.merged_documents = 0;
@@ -115,7 +117,7 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
                       });
 
     Prefetch prefetch(
-        loader_options(config, Split::train),
+        micro_batch_fields(config),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) { fill(reference, slot, count, batch); },
         account, prefetch_depth, config.train.micro_batch, machine.device().staging());
     Progress progress;

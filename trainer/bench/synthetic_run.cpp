@@ -13,18 +13,23 @@ namespace {
 // Any tokens, each sample a document.
 void fill(const Config& config, std::int64_t first_slot, std::int64_t count, Batch& batch) {
   const std::int64_t length = config.train.sequence;
+  const std::span<std::int32_t> tokens = batch.i32("tokens"), targets = batch.i32("targets"),
+                                positions = batch.i32("positions");
   const auto token = [&](std::int64_t at) {
     return static_cast<std::int32_t>((first_slot * length + at) * 2654435761u %
                                      static_cast<std::uint64_t>(config.model.vocabulary));
   };
-  std::ranges::fill(batch.document_starts, static_cast<std::int32_t>(count * length));
   for (std::int64_t at = 0; at < count * length; ++at) {
     const auto i = static_cast<std::size_t>(at);
-    batch.tokens[i] = token(at);
-    batch.targets[i] = token(at + 1);
-    batch.positions[i] = static_cast<std::int32_t>(at % length);
-    if (at % length == 0)
-      batch.document_starts[static_cast<std::size_t>(at / length)] = static_cast<std::int32_t>(at);
+    tokens[i] = token(at);
+    targets[i] = token(at + 1);
+    positions[i] = static_cast<std::int32_t>(at % length);
+  }
+  if (batch.has("document_starts")) {
+    const std::span<std::int32_t> starts = batch.i32("document_starts");
+    std::ranges::fill(starts, static_cast<std::int32_t>(count * length));
+    for (std::int64_t s = 0; s < count; ++s)
+      starts[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(s * length);
   }
   batch.valid_targets = count * length;
   batch.merged_documents = 0;
@@ -36,10 +41,9 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
     : config_(config),
       machine_(machine),
       plan_(fitting_plan(config_, ranks, machine,
-                         Prefetch::memory(loader_options(config_, Split::train), prefetch_depth,
-                                          config_.train.micro_batch))),
+                         Prefetch::memory(micro_batch_fields(config_), prefetch_depth))),
       prefetch_(
-          loader_options(config_, Split::train),
+          micro_batch_fields(config_),
           [this](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config_, slot, count, batch); },
           machine.host_account(), prefetch_depth, config_.train.micro_batch, machine.device().staging()),
       state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),

@@ -46,7 +46,8 @@ Loader::Options loader_options(const Config& config, Split split) {
           split,
           config.data.documents,
           config.data.document_start,
-          static_cast<std::uint32_t>(config.model.vocabulary)};
+          static_cast<std::uint32_t>(config.model.vocabulary),
+          split == Split::validation ? config.eval.windows : 0};
 }
 
 MicroBatchShape micro_batch_shape(const Config& config) {
@@ -61,6 +62,10 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
   return device == DeviceKind::cpu
              ? 0
              : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+}
+
+std::vector<Field> micro_batch_fields(const Config& config) {
+  return make_model(config.model)->fields(micro_batch_shape(config));
 }
 
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,

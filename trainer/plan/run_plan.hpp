@@ -69,6 +69,8 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 
 // One micro-batch as the model's graphs take it.
 MicroBatchShape micro_batch_shape(const Config& config);
+// The fields that these read.
+std::vector<Field> micro_batch_fields(const Config& config);
 Loader::Options loader_options(const Config& config, Split split);
 // The host may be so many steps ahead of what it has read of their outcomes.
 inline constexpr std::size_t most_pending = 2;

@@ -79,8 +79,8 @@ Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, C
       comm_(comm),
       stream_(machine.stream()),
       losses_(machine.take_staging(MemoryKind::data, losses_at_a_time * sizeof(double))),
-      prefetch_(loader, machine.host_account(), prefetch_depth, config.train.micro_batch,
-                machine.device().staging()),
+      prefetch_(micro_batch_fields(config), loader.filler(), machine.host_account(), prefetch_depth,
+                config.train.micro_batch, machine.device().staging()),
       windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
 }
 
@@ -90,16 +90,11 @@ void Evaluation::compute(const Bindings& bindings, LeafRange mine, std::span<Lea
   const std::int64_t b = config_.train.micro_batch;
   const std::span<double> losses = losses_.as<double>().first(losses_at_a_time);
   int collected = mine.begin;
-  for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b, b);
+  for (int leaf = mine.begin; leaf < mine.end; ++leaf) prefetch_.request(leaf * b);
   for (int leaf = mine.begin; leaf < mine.end && go_on(); ++leaf) {
     const Batch& batch = prefetch_.next();
-    // With eval.windows the last micro-batch may reach beyond what was asked for.
-    const std::int64_t wanted = std::min(b, windows_ - leaf * b) * config_.train.sequence;
-    std::fill(batch.targets.begin() + wanted, batch.targets.end(), ignored_target);
-    Leaf& result = results[static_cast<std::size_t>(leaf)];
-    result.targets =
-        std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; });
-    fill_inputs(stream_, executor_, bindings, batch, config_.data.documents);
+    results[static_cast<std::size_t>(leaf)].targets = batch.valid_targets;
+    fill_inputs(stream_, executor_, bindings, batch);
     prefetch_.give_back(stream_.record());
     executor_.run(stream_, bindings, StepScalars{});
     comm_.pulse().beat();

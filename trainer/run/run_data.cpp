@@ -80,8 +80,7 @@ std::uint64_t RunData::memory(const Config& config, Split split) const {
   for (const auto& dataset : datasets_) sources.push_back(&dataset->info());
   if (split == Split::validation) sources.resize(1);
   const Loader::Options options = loader_options(config, split);
-  return Loader::memory(sources, options) +
-         Prefetch::memory(options, prefetch_depth, config.train.micro_batch) +
+  return Loader::memory(sources, options) + Prefetch::memory(micro_batch_fields(config), prefetch_depth) +
          (split == Split::validation ? Evaluation::memory() : 0);
 }
 

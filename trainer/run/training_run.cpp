@@ -150,8 +150,8 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       log_(open_log()),
       training_loader_(
           agree(comm_, "opening the data", [&] { return data_.training(config_, machine_.host_account()); })),
-      prefetch_(training_loader_, machine_.host_account(), prefetch_depth, config_.train.micro_batch,
-                machine_.device().staging()),
+      prefetch_(micro_batch_fields(config_), training_loader_.filler(), machine_.host_account(),
+                prefetch_depth, config_.train.micro_batch, machine_.device().staging()),
       peak_(measure_matrix_peak(config_.run.precision, comm_, machine_)),
       state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
       snapshot_(agree(comm_, "taking memory", [&] {

@@ -65,7 +65,7 @@ void Backward::request(Prefetch& prefetch, std::int64_t step) const {
   for (const LeafStep& leaf : steps_) {
     const LeafRange parts = division.micro_batches_of(leaf.leaf);
     for (int k = parts.begin; k < parts.end; ++k)
-      prefetch.request(step * config_.train.batch + k * division.micro_batch, division.micro_batch);
+      prefetch.request(step * config_.train.batch + k * division.micro_batch);
   }
 }
 
@@ -125,7 +125,7 @@ void Backward::run_micro_batch(Prefetch& prefetch, const Bindings& bindings, con
   wait_data_ms_ += prefetch.waited_ms();
   merged_documents_ += batch->merged_documents;
   const std::int64_t targets = batch->valid_targets;
-  fill_inputs(stream_, executor_, bindings, *batch, config_.data.documents);
+  fill_inputs(stream_, executor_, bindings, *batch);
   prefetch.give_back(stream_.record());
 
   executor_.run(stream_, bindings, scalars, options);
