@@ -38,6 +38,7 @@ class Batch {
   std::span<std::byte> bytes_of(std::string_view name) const;  // throws Defect if there is none of this name
   std::span<std::int32_t> i32(std::string_view name) const;    // nor of this type
 
+  std::int64_t samples = 0;           // that there are; the others are filling
   std::int64_t valid_targets = 0;     // what counts in the loss
   std::int64_t merged_documents = 0;  // borders of documents left out since a sample had too many
 

@@ -198,10 +198,11 @@ void Loader::fill(std::int64_t first_slot, std::int64_t count, Batch& batch) {
   TokenFields to{field(all[0]), field(all[1]), field(all[2]), field(all[3]), 0};
   check(!to.tokens.empty() && !to.targets.empty() && !to.positions.empty(),
         "a batch of tokens has targets and positions");
-  batch.valid_targets = batch.merged_documents = 0;
+  batch.samples = batch.valid_targets = batch.merged_documents = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t offset = i * options_.sequence;
     if (const std::optional<Window> window = window_at(first_slot + i)) {
+      ++batch.samples;
       batch.valid_targets += fill_sample(*window, offset, to, batch);
     } else {
       const auto begin = static_cast<std::size_t>(offset),

@@ -7,8 +7,8 @@
 
 namespace muster {
 
-enum class Family : std::uint8_t { gpt, llama };
-constexpr auto spellings(Family) { return std::array<std::string_view, 2>{"gpt", "llama"}; }
+enum class Family : std::uint8_t { gpt, llama, bert };
+constexpr auto spellings(Family) { return std::array<std::string_view, 3>{"gpt", "llama", "bert"}; }
 
 // The zeroes below are filled in by the family (FamilyEntry::resolve), the vocabulary by whoever knows the
 // tokenizer.
@@ -26,6 +26,8 @@ struct ModelConfig {
   bool qkv_bias = false;
   double rope_base = 10000;
   double norm_epsilon = 1e-5;
+  double mask = 0.15;            // bert: the share of tokens that are to be restored
+  std::int64_t token_types = 2;  // bert
   bool operator==(const ModelConfig&) const = default;
 };
 

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -72,7 +73,6 @@ ValueId trunk(Builder& b, const ModelConfig& config, bool gpt, Sequences sequenc
 class DecoderLm final : public Model {
  public:
   DecoderLm(const ModelConfig& config, bool gpt) : config_(config), gpt_(gpt) {}
-  bool generates() const override { return true; }
 
  private:
   ValueId append_loss(Builder& b, const MicroBatchShape& shape) const override {
@@ -115,6 +115,10 @@ void check_llama(const ModelConfig& model) {
         model.heads, model.width / model.heads);
 }
 
+constexpr std::string_view keys[] = {"family",       "layers",     "width",       "heads",   "kv_heads",
+                                     "feed_forward", "vocabulary", "context",     "dropout", "tied",
+                                     "qkv_bias",     "rope_base",  "norm_epsilon"};
+
 void resolve_gpt(ModelConfig& model) {
   if (model.kv_heads == 0) model.kv_heads = model.heads;
   if (model.feed_forward == 0) model.feed_forward = 4 * model.width;
@@ -129,15 +133,25 @@ void resolve_llama(ModelConfig& model) {
 }  // namespace
 
 FamilyEntry gpt_family() {
-  return {Family::gpt, resolve_gpt, check_heads, [](const ModelConfig& config) -> std::unique_ptr<Model> {
+  return {.family = Family::gpt,
+          .keys = keys,
+          .resolve = resolve_gpt,
+          .check = check_heads,
+          .make = [](const ModelConfig& config) -> std::unique_ptr<Model> {
             return std::make_unique<DecoderLm>(config, true);
-          }};
+          },
+          .writes_text = true};
 }
 
 FamilyEntry llama_family() {
-  return {Family::llama, resolve_llama, check_llama, [](const ModelConfig& config) -> std::unique_ptr<Model> {
+  return {.family = Family::llama,
+          .keys = keys,
+          .resolve = resolve_llama,
+          .check = check_llama,
+          .make = [](const ModelConfig& config) -> std::unique_ptr<Model> {
             return std::make_unique<DecoderLm>(config, false);
-          }};
+          },
+          .writes_text = true};
 }
 
 }  // namespace muster

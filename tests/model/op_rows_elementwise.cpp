@@ -1,6 +1,7 @@
 // Rows of the op table: sums, activation functions, dropout, rotary positions.
 #include "model/ops/activation.hpp"
 #include "model/ops/addition.hpp"
+#include "model/ops/cast.hpp"
 #include "model/ops/dropout.hpp"
 #include "model/ops/rope.hpp"
 #include "tests/model/op_table.hpp"
@@ -34,28 +35,43 @@ void add_rows(std::vector<Row>& rows, std::int64_t n, std::int64_t c, DType type
                   {exact}});
 }
 
-// Values of a normal distribution three wide reach both tails.
-void gelu_rows(std::vector<Row>& rows, std::int64_t n, std::int64_t c, DType type) {
+// A function of one number. Values of a normal distribution three wide reach both tails.
+struct Function {
+  std::shared_ptr<const Op> op, gradient;
+  double (*value)(double);
+  double (*slope)(double);
+  Roundings roundings;
+};
+
+void function_rows(std::vector<Row>& rows, const Function& f, std::int64_t n, std::int64_t c, DType type) {
   const Values z = reference::rounded(reference::random_values(n * c, 3, 3), type);
   const Values dy = reference::rounded(reference::random_values(n * c, 4), type);
   rows.push_back({"",
-                  std::make_shared<Gelu>(),
+                  f.op,
                   {matrix(n, c, type)},
                   {z},
-                  [](const Tensors& in) -> Tensors { return {mapped(in[0], reference::gelu)}; },
-                  {{4}}});
-  Row gradient{
-      "",
-      std::make_shared<GeluGradient>(),
-      {matrix(n, c, type), matrix(n, c, type)},
-      {dy, z},
-      [](const Tensors& in) -> Tensors { return {product(in[0], mapped(in[1], reference::gelu_slope))}; },
-      {{8}}};
+                  [=](const Tensors& in) -> Tensors { return {mapped(in[0], f.value)}; },
+                  {f.roundings}});
+  Row gradient{"",
+               f.gradient,
+               {matrix(n, c, type), matrix(n, c, type)},
+               {dy, z},
+               [=](const Tensors& in) -> Tensors { return {product(in[0], mapped(in[1], f.slope))}; },
+               {{2 * f.roundings.f32}}};
   if (n * c <= 100)
-    gradient.differences = {{z}, [=](const Tensors& variables) {
-                              return reference::dot(dy, mapped(variables[0], reference::gelu));
-                            }};
+    gradient.differences = {
+        {z}, [=](const Tensors& variables) { return reference::dot(dy, mapped(variables[0], f.value)); }};
   rows.push_back(gradient);
+}
+
+void cast_rows(std::vector<Row>& rows, std::int64_t n, std::int64_t c, DType type) {
+  for (const DType to : {DType::f32, DType::bf16})
+    rows.push_back({"",
+                    std::make_shared<Cast>(to),
+                    {matrix(n, c, type)},
+                    {reference::random_values(n * c, 11)},
+                    [](const Tensors& in) -> Tensors { return {in[0]}; },
+                    {exact}});
 }
 
 void swiglu_rows(std::vector<Row>& rows, std::int64_t n, std::int64_t c, DType type) {
@@ -142,10 +158,23 @@ std::vector<Row> elementwise_rows() {
   struct Size {
     std::int64_t n, c;
   };
+  const Function gelu{std::make_shared<Gelu>(),
+                      std::make_shared<GeluGradient>(),
+                      reference::gelu,
+                      reference::gelu_slope,
+                      {4}};
+  // In the tail the exponent, some 8, is rounded three times, and its error is the relative one of the value.
+  const Function gelu_erf{std::make_shared<GeluErf>(),
+                          std::make_shared<GeluErfGradient>(),
+                          reference::gelu_erf,
+                          reference::gelu_erf_slope,
+                          {24}};
   for (const DType type : {DType::f32, DType::bf16}) {
     for (const Size size : {Size{1, 1}, {3, 7}, {1, 80}, {257, 33}, {70, 768}, {5, 4097}}) {
       add_rows(rows, size.n, size.c, type);
-      gelu_rows(rows, size.n, size.c, type);
+      function_rows(rows, gelu, size.n, size.c, type);
+      function_rows(rows, gelu_erf, size.n, size.c, type);
+      cast_rows(rows, size.n, size.c, type);
       swiglu_rows(rows, size.n, size.c, type);
     }
     for (const float p : {0.0f, 0.1f, 0.75f}) {

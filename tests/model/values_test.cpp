@@ -71,6 +71,8 @@ class ModelOfCase {
       fill(executor_.view("targets", bindings), inputs.targets);
       fill(executor_.view("positions", bindings), inputs.positions);
       if (reference_.documents) fill(executor_.view("document_starts", bindings), inputs.document_starts);
+      if (reference_.model.family == Family::bert)
+        fill(executor_.view("token_types", bindings), std::vector<std::int32_t>(inputs.tokens.size()));
       scalars.first_slot = static_cast<std::uint32_t>(first);
       executor_.run(stream, bindings, scalars, {.accumulate = first > 0});
       stream.synchronize();

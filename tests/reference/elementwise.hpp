@@ -19,6 +19,12 @@ inline double gelu_slope(double z) {
   return (1 + t) / 2 + z / 2 * (1 - t * t) * std::sqrt(2 / std::numbers::pi) * (1 + 3 * 0.044715 * z * z);
 }
 
+inline double gelu_erf(double z) { return z / 2 * std::erfc(-z / std::numbers::sqrt2); }
+
+inline double gelu_erf_slope(double z) {
+  return std::erfc(-z / std::numbers::sqrt2) / 2 + z * std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi);
+}
+
 inline double sigmoid(double g) { return 1 / (1 + std::exp(-g)); }
 
 inline Values swiglu(const Values& gate_up, std::size_t width) {

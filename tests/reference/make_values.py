@@ -30,7 +30,10 @@ import h5py
 import numpy as np
 import torch
 
-from model import ModelConfig, loss_sum, parameter_shapes
+import bert
+import model as decoder
+from bert import BertModel
+from model import ModelConfig
 
 STEPS, BATCH, LENGTH = 20, 4, 257
 IGNORED = 0.3
@@ -40,8 +43,12 @@ SEED = 20250917
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    model: ModelConfig
+    model: ModelConfig | BertModel
     documents: bool
+
+
+def family_of(model):
+    return bert if model.family == "bert" else decoder
 
 
 # Few layers and narrow feed-forwards, so that the files stay small; the head sizes and groups are those that
@@ -59,6 +66,8 @@ CASES = {
     "llama-untied-bias": Case(
         ModelConfig("llama", layers=2, width=128, heads=2, kv_heads=1, feed_forward=72, vocabulary=150,
                     context=LENGTH, tied=False, qkv_bias=True, rope_base=500000.0), documents=False),
+    "bert": Case(
+        BertModel(layers=2, width=144, heads=2, kv_heads=2, feed_forward=96, vocabulary=120, context=LENGTH), documents=True),
 }
 
 
@@ -150,8 +159,8 @@ class Batches:
         for i in range(BATCH):
             starts = None if self.starts is None else self.starts[step, i : i + 1]
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = loss_sum(model, parameters, self.tokens[step, i : i + 1], self.targets[step, i : i + 1],
-                                starts)
+                loss = family_of(model).loss_sum(model, parameters, self.tokens[step, i : i + 1],
+                                                 self.targets[step, i : i + 1], starts)
             (loss / valid).backward()
             total += loss.item()
         return total / valid
@@ -191,7 +200,7 @@ def distance(a, b):
 
 def write_case(name, case, folder):
     model = case.model
-    shapes = parameter_shapes(model)
+    shapes = family_of(model).parameter_shapes(model)
     values = {key: initial_values(key, shape, model.vocabulary, SEED) for key, shape in shapes.items()}
     tokens, targets, starts = make_data(case, np.random.default_rng(SEED + fnv1a(name)))
     batches = Batches(tokens, targets, starts)

@@ -21,7 +21,7 @@ namespace muster::pytorch {
 
 // The cases; each is values/NAME.h5.
 inline const std::vector<std::string> cases = {"gpt-tied-head80", "gpt-untied-grouped",
-                                               "llama-tied-head80-grouped", "llama-untied-bias"};
+                                               "llama-tied-head80-grouped", "llama-untied-bias", "bert"};
 
 struct Parameter {
   std::string name;
@@ -40,7 +40,9 @@ class Case {
       : file_(H5File::open_to_read("tests/reference/values/" + name + ".h5")),
         json_(nlohmann::json::parse(file_.string_attribute("/", "configuration"))) {
     const auto& m = json_.at("model");
-    model.family = m.at("family") == "gpt" ? Family::gpt : Family::llama;
+    const auto& families = spellings(Family{});
+    model.family = static_cast<Family>(std::ranges::find(families, m.at("family").get<std::string>()) -
+                                       families.begin());
     for (const auto& [key, field] : {std::pair{"layers", &model.layers},
                                      {"width", &model.width},
                                      {"heads", &model.heads},

@@ -55,6 +55,7 @@ void fill(const Case& reference, std::int64_t slot, std::int64_t count, Batch& b
     std::ranges::fill(batch.i32("document_starts"), static_cast<std::int32_t>(inputs.tokens.size()));
     std::ranges::copy(inputs.document_starts, batch.i32("document_starts").begin());
   }
+  if (batch.has("token_types")) std::ranges::fill(batch.i32("token_types"), 0);
   batch.valid_targets =
       std::ranges::count_if(inputs.targets, [](std::int32_t target) { return target >= 0; });
   batch.merged_documents = 0;

@@ -31,6 +31,7 @@ void fill(const Config& config, std::int64_t first_slot, std::int64_t count, Bat
     for (std::int64_t s = 0; s < count; ++s)
       starts[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(s * length);
   }
+  batch.samples = count;
   batch.valid_targets = count * length;
   batch.merged_documents = 0;
 }
@@ -44,7 +45,11 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
                          Prefetch::memory(micro_batch_fields(config_), prefetch_depth))),
       prefetch_(
           micro_batch_fields(config_),
-          [this](std::int64_t slot, std::int64_t count, Batch& batch) { fill(config_, slot, count, batch); },
+          [this, model = std::shared_ptr<const Model>(make_model(config_.model))](
+              std::int64_t slot, std::int64_t count, Batch& batch) {
+            fill(config_, slot, count, batch);
+            model->derive(batch, {slot, count, static_cast<std::uint64_t>(config_.run.seed)});
+          },
           machine.host_account(), prefetch_depth, config_.train.micro_batch, machine.device().staging()),
       state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
       comm_(ranks.host),

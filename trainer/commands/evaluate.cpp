@@ -96,7 +96,8 @@ int evaluate_command(const EvaluateOptions& options) {
       fmt::print("targets          {}\n", result.targets);
       fmt::print("loss             {:.6f}\n", result.loss);
       fmt::print("perplexity       {:.4f}\n", result.perplexity());
-      if (const auto bits = result.bits_per_byte(data.info())) fmt::print("bits per byte    {:.4f}\n", *bits);
+      if (const auto bits = result.bits_per_byte(data.info(), config.model))
+        fmt::print("bits per byte    {:.4f}\n", *bits);
     }
     return 0;
   };

@@ -10,6 +10,7 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "data/tokenizer.hpp"
+#include "model/families/family.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/run/generator.hpp"
 #include "trainer/run/rank_machine.hpp"
@@ -22,6 +23,9 @@ int generate_command(const GenerateOptions& options) {
   if (config.model.vocabulary == 0)
     throw UserError("{} does not tell the vocabulary of a model: name the folder of a run instead",
                     options.run);
+  if (!family_of(config.model).writes_text)
+    throw UserError("{}: a model of the family {} writes no text; muster eval measures it", options.run,
+                    spelling(config.model.family));
   set_thread_count(threads_of_rank(config.run.threads, 1));
   MemoryAccount account;
   const std::unique_ptr<Machine> machine = single_machine(config, account);

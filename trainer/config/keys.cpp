@@ -11,6 +11,7 @@
 
 #include "core/error.hpp"
 #include "core/text.hpp"
+#include "model/families/family.hpp"
 
 namespace muster {
 namespace {
@@ -110,19 +111,21 @@ constexpr Key table[] = {
     row<run, &R::threads>("run.threads", few, may_change, "threads of a rank; 0: the cores that it may use, or the CPU quota of its control group if that is less, divided by the ranks that share them"),
     row<run, &R::watchdog>("run.watchdog", at_least_0, may_change, "seconds that a rank may hang, or ranks wait while none gets on, before all are ended; one call to sync or remove files may take four times that and a second for each MiB of the checkpoint; 0: no limit"),
 
-    row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2) or llama (rotary positions, RMSNorm, SwiGLU)"),
+    row<model, &M::family>("model.family", anything, fixed, "architecture: gpt (GPT-2), llama (rotary positions, RMSNorm, SwiGLU), or bert (an encoder that restores masked tokens)"),
     row<model, &M::layers>("model.layers", few_from_1, fixed, "number of blocks"),
     row<model, &M::width>("model.width", extent, fixed, "channels of the residual stream"),
     row<model, &M::heads>("model.heads", count_from_1, fixed, "query heads; divides the width"),
     row<model, &M::kv_heads>("model.kv_heads", count, fixed, "key and value heads; divides the heads; 0: as many as heads"),
-    row<model, &M::feed_forward>("model.feed_forward", extent_or_0, fixed, "hidden channels of the feed-forward layer; 0: 4 x width (gpt) or 8/3 x width rounded up to 128 (llama)"),
-    row<model, &M::vocabulary>("model.vocabulary", count, fixed, "number of tokens; 0: that of the dataset's tokenizer"),
+    row<model, &M::feed_forward>("model.feed_forward", extent_or_0, fixed, "hidden channels of the feed-forward layer; 0: 4 x width (gpt, bert) or 8/3 x width rounded up to 128 (llama)"),
+    row<model, &M::vocabulary>("model.vocabulary", count, fixed, "number of tokens; 0: that of the dataset's tokenizer, and for bert one more, the mask"),
     row<model, &M::context>("model.context", count, fixed, "longest sequence that the model can read; 0: train.sequence"),
     row<model, &M::dropout>("model.dropout", below_1, fixed, "probability that an activation is dropped in training"),
     row<model, &M::tied>("model.tied", anything, fixed, "share the token embedding with the output layer"),
     row<model, &M::qkv_bias>("model.qkv_bias", anything, fixed, "llama: a bias on queries, keys and values (Qwen2.5); a gpt always has it"),
     row<model, &M::rope_base>("model.rope_base", above_0, fixed, "base of the rotary positions' wavelengths (llama)"),
     row<model, &M::norm_epsilon>("model.norm_epsilon", above_0, fixed, "added to the variance in LayerNorm and RMSNorm"),
+    row<model, &M::mask>("model.mask", below_1, fixed, "bert: share of the tokens that are to be restored; of these 80% are masked, 10% replaced by any token"),
+    row<model, &M::token_types>("model.token_types", few_from_1, fixed, "bert: rows of the table of token types, of which text without types uses the first"),
 
     row<data, &D::path>("data.path", anything, may_change, "folder that muster prepare wrote; on resume the same data, which may lie elsewhere"),
     row<data, &D::source>("data.source", anything, may_change, "instead of data.path: tables [[data.source]] with path and weight, mixed in proportion, to 1/4096; evaluated is what the first holds out; on resume the paths may change, data and weights may not"),
@@ -314,6 +317,10 @@ std::string toml_text(std::string_view text) {
 }  // namespace
 
 std::span<const Key> keys() { return table; }
+
+bool has_key(const Config& config, const Key& key) {
+  return key.section() != "model" || family_of(config.model).has_key(key.field());
+}
 
 bool may_change_on_resume(const Key& key, const Config& config) {
   if (key.on_resume == OnResume::fixed_if_invariant) return config.train.reduction == Reduction::fast;

@@ -46,6 +46,8 @@ struct Key {
 };
 
 std::span<const Key> keys();
+// Whether a run with this configuration has it: of [model] those of its family.
+bool has_key(const Config& config, const Key& key);
 // Of a run with this configuration.
 bool may_change_on_resume(const Key& key, const Config& config);
 // Throws UserError, starting with `where`, that names the key that may have been meant.

@@ -140,6 +140,14 @@ void make_absolute(std::string& path) {
   if (is_utf8(whole.string())) path = whole.string();
 }
 
+void refuse_keys_of_other_families(const Config& config, const std::string& file) {
+  const Config defaults;
+  for (const Key& key : keys())
+    if (!has_key(config, key) && key.get(config) != key.get(defaults))
+      throw UserError("{}: {} is no key of model.family = {}: leave it out", file, key.name,
+                      spelling(config.model.family));
+}
+
 std::string shown(const KeyValue& value) {
   const auto* sources = std::get_if<std::vector<DataSource>>(&value);
   return sources == nullptr ? toml_value(value) : fmt::format("{} sources", sources->size());
@@ -230,6 +238,7 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
   if (!is_utf8(config.run.dir))
     throw UserError(
         "{}: the name is not UTF-8, as the files of a run are: rename it, or name another run.dir", file);
+  refuse_keys_of_other_families(config, file);
   resolve(config);
   check_relations(config);
   return config;
@@ -240,6 +249,7 @@ std::string to_toml(const Config& config) {
   std::string_view section;
   std::string sources;  // tables of [data], after its last key
   for (const Key& key : keys()) {
+    if (!has_key(config, key)) continue;
     if (key.section() != section) {
       section = key.section();
       text += fmt::format("{}\n[{}]\n", std::exchange(sources, {}), section);

@@ -46,7 +46,7 @@ Loader::Options loader_options(const Config& config, Split split) {
           split,
           config.data.documents,
           config.data.document_start,
-          static_cast<std::uint32_t>(config.model.vocabulary),
+          static_cast<std::uint32_t>(config.model.vocabulary - family_of(config.model).own_tokens),
           split == Split::validation ? config.eval.windows : 0};
 }
 
@@ -66,6 +66,21 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
 
 std::vector<Field> micro_batch_fields(const Config& config) {
   return make_model(config.model)->fields(micro_batch_shape(config));
+}
+
+Prefetch::Fill filler(const Config& config, Loader& loader) {
+  const std::shared_ptr<const Model> model = make_model(config.model);
+  const std::vector<Field> known = Loader::fields(config.train.micro_batch, loader.options());
+  for (const Field& field : micro_batch_fields(config))
+    if (!model->derives(field.name) && std::ranges::find(known, field) == known.end())
+      throw UserError(
+          "model.family = {} reads {}, which a dataset of tokens does not have: choose another family",
+          spelling(config.model.family), field.name);
+  return [model, &loader, seed = static_cast<std::uint64_t>(config.run.seed)](
+             std::int64_t first_slot, std::int64_t count, Batch& batch) {
+    loader.fill(first_slot, count, batch);
+    model->derive(batch, {first_slot, count, seed});
+  };
 }
 
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,

@@ -7,6 +7,7 @@
 #include "comm/reduction.hpp"
 #include "core/device.hpp"
 #include "data/loader.hpp"
+#include "data/prefetch.hpp"
 #include "model/families/family.hpp"
 #include "model/graph/plan.hpp"
 #include "trainer/config/config.hpp"
@@ -71,6 +72,8 @@ std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);
 MicroBatchShape micro_batch_shape(const Config& config);
 // The fields that these read.
 std::vector<Field> micro_batch_fields(const Config& config);
+// Fills them: what data knows, and behind it what the model derives. Throws UserError if neither knows one.
+Prefetch::Fill filler(const Config& config, Loader& loader);
 Loader::Options loader_options(const Config& config, Split split);
 // The host may be so many steps ahead of what it has read of their outcomes.
 inline constexpr std::size_t most_pending = 2;

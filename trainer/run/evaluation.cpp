@@ -66,8 +66,9 @@ class StopRounds {
 
 double EvaluationResult::perplexity() const { return std::exp(loss); }
 
-std::optional<double> EvaluationResult::bits_per_byte(const DatasetInfo& info) const {
-  if (info.validation.text_bytes == 0) return std::nullopt;
+std::optional<double> EvaluationResult::bits_per_byte(const DatasetInfo& info,
+                                                      const ModelConfig& model) const {
+  if (info.validation.text_bytes == 0 || !family_of(model).writes_text) return std::nullopt;
   return loss / std::log(2.0) * static_cast<double>(info.validation.tokens()) /
          static_cast<double>(info.validation.text_bytes);
 }
@@ -79,7 +80,7 @@ Evaluation::Evaluation(const Config& config, const Plan& plan, Loader& loader, C
       comm_(comm),
       stream_(machine.stream()),
       losses_(machine.take_staging(MemoryKind::data, losses_at_a_time * sizeof(double))),
-      prefetch_(micro_batch_fields(config), loader.filler(), machine.host_account(), prefetch_depth,
+      prefetch_(micro_batch_fields(config), filler(config, loader), machine.host_account(), prefetch_depth,
                 config.train.micro_batch, machine.device().staging()),
       windows_(config.eval.windows > 0 ? std::min(config.eval.windows, loader.samples()) : loader.samples()) {
 }

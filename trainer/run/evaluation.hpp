@@ -25,7 +25,8 @@ struct EvaluationResult {
   double perplexity() const;
   // loss / ln 2 x tokens / bytes, of the split's raw text; nothing when its length is unknown, as that of tokens made
   // elsewhere.
-  std::optional<double> bits_per_byte(const DatasetInfo& info) const;
+  // And of a model that does not write text, token by token.
+  std::optional<double> bits_per_byte(const DatasetInfo& info, const ModelConfig& model) const;
 };
 
 class Evaluation {

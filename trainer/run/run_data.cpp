@@ -3,6 +3,7 @@
 #include "core/error.hpp"
 #include "core/hash.hpp"
 #include "data/prefetch.hpp"
+#include "model/families/family.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/evaluation.hpp"
 
@@ -23,7 +24,8 @@ RunData::RunData(Config& config) {
         "data.path is missing: name the folder that `muster prepare` wrote, as --data.path=FOLDER");
   for (const DataSource& source : config.data.sources())
     datasets_.push_back(std::make_unique<Dataset>(source.path, config.data.verify));
-  if (config.model.vocabulary == 0) config.model.vocabulary = info().vocabulary;
+  if (config.model.vocabulary == 0)
+    config.model.vocabulary = info().vocabulary + family_of(config.model).own_tokens;
 }
 
 std::vector<SourceIdentity> RunData::identities(const Config& config) const {

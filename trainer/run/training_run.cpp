@@ -150,7 +150,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       log_(open_log()),
       training_loader_(
           agree(comm_, "opening the data", [&] { return data_.training(config_, machine_.host_account()); })),
-      prefetch_(micro_batch_fields(config_), training_loader_.filler(), machine_.host_account(),
+      prefetch_(micro_batch_fields(config_), filler(config_, training_loader_), machine_.host_account(),
                 prefetch_depth, config_.train.micro_batch, machine_.device().staging()),
       peak_(measure_matrix_peak(config_.run.precision, comm_, machine_)),
       state_(agree(comm_, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
@@ -496,7 +496,7 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   log_->info("{}", progress_line(record, config_.train.steps,
                                  time_left_.after_step(record.step, config_.train.steps, total_seconds)));
   if (record.eval_loss) {
-    const auto bits = evaluated_.bits_per_byte(data_.info());
+    const auto bits = evaluated_.bits_per_byte(data_.info(), config_.model);
     log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
                bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
   }

@@ -27,6 +27,27 @@ void gelu_gradient(const Op&, const KernelArgs& args) {
   });
 }
 
+void gelu_erf(const Op&, const KernelArgs& args) {
+  with_type(args.outputs[0].dtype(), [&](auto like) {
+    using T = decltype(like);
+    const T* z = args.inputs[0].as<T>();
+    T* y = args.outputs[0].as<T>();
+    for_lanes_parallel(args.outputs[0].elements(),
+                       [=](std::int64_t i, auto part) { store(y + i, gelu_erf(load(z + i, part)), part); });
+  });
+}
+
+void gelu_erf_gradient(const Op&, const KernelArgs& args) {
+  with_type(args.outputs[0].dtype(), [&](auto like) {
+    using T = decltype(like);
+    const T *dy = args.inputs[0].as<T>(), *z = args.inputs[1].as<T>();
+    T* dz = args.outputs[0].as<T>();
+    for_lanes_parallel(args.outputs[0].elements(), [=](std::int64_t i, auto part) {
+      store(dz + i, load(dy + i, part) * gelu_erf_derivative(load(z + i, part)), part);
+    });
+  });
+}
+
 void swiglu(const Op&, const KernelArgs& args) {
   const std::int64_t rows = args.outputs[0].rows(), width = args.outputs[0].columns();
   with_type(args.outputs[0].dtype(), [&](auto like) {

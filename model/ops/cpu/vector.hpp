@@ -294,5 +294,32 @@ MUSTER_INLINE Floats gelu_derivative(Floats z) {
   return fma(z * slope, s * (e * s), s);
 }
 
+// Phi(z) = (1 + erf(z / sqrt 2)) / 2. With x = |z| / sqrt 2, erfc(x) = t exp(-x^2 + P(t)), t = 1 / (1 + x / 2), within
+// 1.2e-7 of itself everywhere (Press et al., Numerical Recipes, 6.2), so that nothing cancels where z is far below 0.
+MUSTER_INLINE Floats normal_cdf(Floats z) {
+  const Floats x = max(z, -z) * 0.70710678f;
+  const Floats t = 1.0f / fma(x, broadcast(0.5f), broadcast(1.0f));
+  Floats p = broadcast(0.17087277f);
+  p = fma(p, t, broadcast(-0.82215223f));
+  p = fma(p, t, broadcast(1.48851587f));
+  p = fma(p, t, broadcast(-1.13520398f));
+  p = fma(p, t, broadcast(0.27886807f));
+  p = fma(p, t, broadcast(-0.18628806f));
+  p = fma(p, t, broadcast(0.09678418f));
+  p = fma(p, t, broadcast(0.37409196f));
+  p = fma(p, t, broadcast(1.00002368f));
+  p = fma(p, t, broadcast(-1.26551223f));
+  const Floats tail = 0.5f * t * exp(fma(-x, x, p));
+  return select(z < 0.0f, tail, 1.0f - tail);
+}
+
+// The exact form of model/ops/activation.hpp.
+MUSTER_INLINE Floats gelu_erf(Floats z) { return z * normal_cdf(z); }
+
+// Phi(z) + z phi(z), phi being the density of the normal distribution.
+MUSTER_INLINE Floats gelu_erf_derivative(Floats z) {
+  return fma(z, exp(z * z * -0.5f) * 0.39894228f, normal_cdf(z));
+}
+
 }  // namespace muster::cpu::MUSTER_ISA
 MUSTER_END_ISA
