@@ -97,6 +97,16 @@ TEST(RunPlan, divides_optimizer_state_over_the_ranks_when_sharded) {
   EXPECT_EQ(make_run_plan(config, 4, 0, 1, 0).memory[optimizer], whole);
 }
 
+TEST(RunPlan, counts_the_state_of_each_optimizer) {
+  Config config = configuration("gpt2-124m");
+  const auto optimizer = static_cast<std::size_t>(MemoryKind::optimizer);
+  const std::uint64_t adamw = make_run_plan(config, 1, 0, 1, 0).memory[optimizer];
+  config.optimizer.kind = OptimizerKind::sgd;
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).memory[optimizer], adamw / 2);
+  config.optimizer.momentum = 0;
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).memory[optimizer], 0u);
+}
+
 TEST(RunPlan, invariant_keeps_a_gradient_for_each_open_subtree) {
   Config config = configuration("gpt2-124m");
   config.train.reduction = Reduction::invariant;  // eight shards

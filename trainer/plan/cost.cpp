@@ -176,7 +176,8 @@ class Player {
       if (config_.train.sharding == 0 && plan_.ranks > 1)
         timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
       for (const Segment& segment : segments(plan_.parameters(), plan_.updated[b]))
-        move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
+        move(plan_.optimizer->name(),
+             plan_.optimizer->bytes_per_element() * static_cast<double>(segment.end - segment.begin));
       if (config_.train.sharding == 1 && plan_.ranks > 1)
         gathered_[b] = timeline_.communicate(all_gather_seconds(device_, mesh_, all));
     }

@@ -74,8 +74,8 @@ class Timeline {
 };
 
 struct OpShare {
-  std::string
-      name;  // of the op, or of what happens outside the graph: "sum of gradients", "norm", "adamw", "copies"
+  // Of the op, or of what happens outside the graph: "sum of gradients", "norm", "copies", the optimizer's.
+  std::string name;
   std::int64_t calls = 0;
   double seconds = 0;
 };

@@ -5,6 +5,8 @@
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
 #include "model/backend.hpp"
+#include "model/update/adamw.hpp"
+#include "model/update/sgd.hpp"
 
 namespace muster {
 namespace {
@@ -60,7 +62,14 @@ LanguageModelShape micro_batch_shape(const Config& config) {
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
   return device == DeviceKind::cpu
              ? 0
-             : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+             : (1 + plan.optimizer->slots().size()) *
+                   static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+}
+
+std::shared_ptr<const Optimizer> optimizer_of(const OptimizerConfig& config) {
+  if (config.kind == OptimizerKind::sgd)
+    return std::make_shared<Sgd>(config.momentum, config.nesterov, config.weight_decay);
+  return std::make_shared<AdamW>(config.betas, config.epsilon, config.weight_decay);
 }
 
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
@@ -90,6 +99,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   }
   const LeafRange mine = plan.leaves[static_cast<std::size_t>(rank)];
   plan.gradient_buffers = buffers_needed(division.leaves, mine.begin, mine.end);
+  plan.optimizer = optimizer_of(config.optimizer);
   plan.buckets = make_buckets(plan.parameters().elements(), ranks);
   for (const Bucket& bucket : plan.buckets)
     plan.updated.push_back(config.train.sharding == 0 ? bucket.range
@@ -113,7 +123,7 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
       config.run.precision == Precision::bf16 ? Buffer::counted(elements * 2) : 0;
   bytes(MemoryKind::gradients) =
       Buffer::counted(elements * 4) * static_cast<std::uint64_t>(plan.gradient_buffers);
-  bytes(MemoryKind::optimizer) = 2 * Buffer::counted(updated * 4);
+  bytes(MemoryKind::optimizer) = plan.optimizer->slots().size() * Buffer::counted(updated * 4);
   bytes(MemoryKind::activations) =
       Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
   bytes(MemoryKind::communication) =

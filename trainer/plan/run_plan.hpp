@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "comm/reduction.hpp"
@@ -9,6 +10,7 @@
 #include "data/loader.hpp"
 #include "model/families/language_model.hpp"
 #include "model/graph/plan.hpp"
+#include "model/update/optimizer.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/ownership.hpp"
@@ -34,6 +36,7 @@ struct RunPlan {
   std::vector<Subtree> roots;     // of all ranks, in order
   std::vector<int> root_owner;    // the rank that computes each
   std::vector<Bucket> buckets;
+  std::shared_ptr<const Optimizer> optimizer;
   // By bucket: what this rank updates; its piece, or all of it with train.sharding = 0.
   std::vector<Range> updated;
   int gradient_buffers = 1;
@@ -63,6 +66,8 @@ struct RunPlan {
 // for_ranks(), cannot be divided over `ranks`. The device may be elsewhere. `communicator_sums`: as Communicator::sums() will say.
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device = DeviceKind::cpu, bool communicator_sums = false);
+
+std::shared_ptr<const Optimizer> optimizer_of(const OptimizerConfig& config);
 
 // What a copy of what this rank saves takes of the host's memory; nothing on CPUs, where it lies there anyway.
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);

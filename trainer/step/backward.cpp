@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "core/error.hpp"
-#include "model/ops/flat.hpp"
+#include "model/update/flat_kernels.hpp"
 #include "trainer/step/inputs.hpp"
 
 namespace muster {

@@ -1,6 +1,6 @@
 #include "trainer/step/gradient_norm.hpp"
 
-#include "model/ops/flat.hpp"
+#include "model/update/flat_kernels.hpp"
 
 namespace muster {
 

@@ -58,13 +58,11 @@ void TrainingStep::start(Prefetch& prefetch, double lr, const std::function<bool
   const std::span<double> squares = norm_.gather();
   waits_.during([&] { stream.wait(reported); });
 
-  const OutcomeRule rule_of_outcome{config_.optimizer.clip, config_.optimizer.betas[0],
-                                    config_.optimizer.betas[1]};
+  const OutcomeRule rule{config_.optimizer.clip, plan_.optimizer->averages()};
   const auto leaves = reports_.as<const LeafReport>().first(static_cast<std::size_t>(plan_.division.leaves));
-  stream.enqueue(
-      [finish_step = machine_.flat().finish_step, rule_of_outcome, leaves, squares,
-       to = outcome()](NativeStream native) { finish_step(native, rule_of_outcome, leaves, squares, to); });
-  update_.apply(rule(lr), outcome(), sums_);
+  stream.enqueue([finish_step = machine_.flat().finish_step, rule, leaves, squares,
+                  to = outcome()](NativeStream native) { finish_step(native, rule, leaves, squares, to); });
+  update_.apply(lr, outcome(), sums_);
 
   Pending pending;
   pending.slot = static_cast<std::size_t>(started_) % most_pending;
@@ -99,16 +97,6 @@ StepResult TrainingStep::finish(Progress& progress) {
   result.merged_documents = pending.merged_documents;
   result.waits = pending.waited_for_ranks();
   return result;
-}
-
-AdamW TrainingStep::rule(double lr) const {
-  const OptimizerConfig& optimizer = config_.optimizer;
-  AdamW rule;
-  rule.lr = static_cast<float>(lr);
-  rule.beta1 = static_cast<float>(optimizer.betas[0]);
-  rule.beta2 = static_cast<float>(optimizer.betas[1]);
-  rule.epsilon = static_cast<float>(optimizer.epsilon);
-  return rule;
 }
 
 }  // namespace muster

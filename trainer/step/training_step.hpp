@@ -2,10 +2,10 @@
 // parameters. The host only appends it to the device's stream; what came of it is read later.
 //
 //   loss = (sum of the losses of all valid targets) / N,  norm = ||gradient of the sum|| / N
-//   factor = min(1, clip / (norm + 1e-6));  AdamW on gradient * (factor / N)
+//   factor = min(1, clip / (norm + 1e-6));  the optimizer's update by gradient * (factor / N)
 //
 // N is the number of valid targets of the global batch, counted by the ranks together. The update is skipped
-// when N = 0 or when the loss or the norm is not finite (model/ops/flat.hpp, StepOutcome).
+// when N = 0 or when the loss or the norm is not finite (model/update/outcome.hpp).
 #pragma once
 
 #include <cstdint>
@@ -84,7 +84,6 @@ class TrainingStep {
     std::int64_t merged_documents = 0;
     std::function<std::vector<double>()> waited_for_ranks;  // seconds
   };
-  AdamW rule(double lr) const;
   std::span<LeafReport> my_reports() const;
   StepOutcome* outcome() const { return outcome_.as<StepOutcome>().data(); }
 

@@ -39,7 +39,7 @@ Update::~Update() {
   }
 }
 
-void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums) {
+void Update::apply(double lr, const StepOutcome* outcome, std::span<const std::span<float>> sums) {
   receive_all();  // only a step that has failed leaves some of the last update's values
   Stream& stream = state_.machine.stream();
   // From the beginning of the space: the next forward asks for the first layers first.
@@ -47,18 +47,15 @@ void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<cons
     const std::span<const float> gradients = gradient(b, sums[b]);
     for (const Segment& segment : segments_[b]) {
       const auto size = static_cast<std::size_t>(segment.end - segment.begin);
-      const std::int64_t inside = segment.flat - plan_.updated[b].begin;
-      const auto moments = static_cast<std::size_t>(state_.moments_begin[b] + inside);
-      AdamW own = rule;
-      const bool decays = plan_.parameters()[segment.parameter].decay;
-      own.decay = decays ? static_cast<float>(config_.optimizer.weight_decay) : 0.0f;
-      stream.enqueue([adamw = state_.machine.flat().adamw, own, outcome,
-                      w = state_.master.as<float>().subspan(static_cast<std::size_t>(segment.flat), size),
-                      m = state_.m.as<float>().subspan(moments, size),
-                      v = state_.v.as<float>().subspan(moments, size),
-                      g = gradients.subspan(static_cast<std::size_t>(inside), size)](NativeStream native) {
-        adamw(native, own, outcome, w, m, v, g);
-      });
+      UpdateRange range;
+      range.weights = state_.master.as<float>().subspan(static_cast<std::size_t>(segment.flat), size);
+      for (std::size_t slot = 0; slot < state_.slots.size(); ++slot)
+        range.state[slot] = state_.state(plan_, slot, b, segment);
+      range.gradient =
+          gradients.subspan(static_cast<std::size_t>(segment.flat - plan_.updated[b].begin), size);
+      range.decays = plan_.parameters()[segment.parameter].decay;
+      stream.enqueue([&optimizer = *plan_.optimizer, &kernels = state_.machine.flat(), lr, outcome,
+                      range](NativeStream native) { optimizer.update(native, kernels, lr, outcome, range); });
     }
     const bool gathers = config_.train.sharding == 1 && plan_.ranks > 1;
     gathered_[b] =

@@ -1,7 +1,7 @@
-// The update of the parameters: AdamW on what this rank owns, then everyone gets the new values, while the
+// The update of the parameters: the optimizer's on what this rank owns, then everyone gets the new values, while the
 // next forward already computes with those that have come.
 //
-// train.sharding = 1: each rank holds the moments of its pieces and updates these; the new values are
+// train.sharding = 1: each rank holds the optimizer's state of its pieces and updates these; the new values are
 // gathered. train.sharding = 0: the summed gradients are gathered first, and every rank updates everything.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 #include "comm/communicator.hpp"
 #include "core/stream.hpp"
-#include "model/ops/flat.hpp"
+#include "model/update/optimizer.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/wait_clock.hpp"
@@ -26,9 +26,8 @@ class Update {
   Update(const Update&) = delete;
   Update& operator=(const Update&) = delete;
 
-  // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set
-  // for each parameter here.
-  void apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums);
+  // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b.
+  void apply(double lr, const StepOutcome* outcome, std::span<const std::span<float>> sums);
 
   // Appends the wait for the new values of a bucket and their copies in the type of the computation; nothing
   // when that has been done since the last update.
