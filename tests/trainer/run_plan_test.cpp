@@ -148,6 +148,14 @@ TEST(RunPlan, of_sizes_beyond_any_machine_is_refused_before_they_overflow) {
         << sizes.front().key;
 }
 
+TEST(RunPlan, of_millions_of_micro_batches_is_refused_before_they_are_listed) {
+  Config config = small_run::config();
+  config.train.reduction = Reduction::fast;
+  config.train.batch = 2147483647;
+  config.train.micro_batch = 1;
+  EXPECT_NE(refusal(config, 3).find("raise train.micro_batch = 1"), std::string::npos);
+}
+
 TEST(RunPlan, counts_the_flops_of_a_step_alike_for_any_number_of_ranks) {
   const Config config = configuration("gpt2-124m");
   const double one = make_run_plan(config, 1, 0, 1, 0).flops_per_step;

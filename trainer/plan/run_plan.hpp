@@ -14,6 +14,7 @@
 #include "trainer/config/config.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/ownership.hpp"
+#include "trainer/plan/step_schedule.hpp"
 
 namespace muster {
 
@@ -37,12 +38,14 @@ struct RunPlan {
   std::vector<int> root_owner;    // the rank that computes each
   std::vector<Bucket> buckets;
   std::shared_ptr<const Optimizer> optimizer;
+  bool sharded = true;  // train.sharding
   // By bucket: what this rank updates; its piece, or all of it with train.sharding = 0.
   std::vector<Range> updated;
   int gradient_buffers = 1;
   bool reduce_scatters = false;  // the communicator sums the gradients; else all_to_all and the tree
   int rank = 0;
   int ranks = 1;
+  StepSchedule schedule;  // of this rank
 
   MemoryByKind memory{};                  // of the device; on CPUs all there is
   MemoryByKind host_memory{};             // beside a GPU's

@@ -26,6 +26,23 @@ ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) :
       machine.take(MemoryKind::activations, std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
 }
 
+MemoryByKind ModelState::bytes(const RunPlan& plan, const Config& config) {
+  const auto elements = static_cast<std::uint64_t>(plan.parameters().elements());
+  std::uint64_t updated = 0;
+  for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
+  MemoryByKind bytes{};
+  const auto of = [&](MemoryKind kind) -> std::uint64_t& { return bytes[static_cast<std::size_t>(kind)]; };
+  of(MemoryKind::parameters) = Buffer::counted(elements * 4);
+  if (config.run.precision == Precision::bf16)
+    of(MemoryKind::compute_weights) = Buffer::counted(elements * 2);
+  of(MemoryKind::gradients) =
+      static_cast<std::uint64_t>(plan.gradient_buffers) * Buffer::counted(elements * 4);
+  of(MemoryKind::optimizer) = plan.optimizer->slots().size() * Buffer::counted(updated * 4);
+  of(MemoryKind::activations) =
+      Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+  return bytes;
+}
+
 void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
   const std::span<float> all = master.as<float>();
   Transfer transfer(machine);

@@ -23,6 +23,8 @@ struct ModelState {
   Buffer arena;
 
   ModelState(const RunPlan& plan, const Config& config, Machine& machine);
+  // What it takes of the device's memory.
+  static MemoryByKind bytes(const RunPlan& plan, const Config& config);
 
   // Fresh weights: numbers depend on the seed and each parameter's name only, not on the device.
   void initialise(const RunPlan& plan, std::uint64_t seed);

@@ -20,14 +20,20 @@ namespace muster {
 
 class Update {
  public:
-  Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
+  Update(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
   // Blocks until nothing more is gathered: the parameters' memory may be given back then.
   ~Update();
   Update(const Update&) = delete;
   Update& operator=(const Update&) = delete;
 
-  // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b.
-  void apply(double lr, const StepOutcome* outcome, std::span<const std::span<float>> sums);
+  // Appends the exchange of a bucket's summed gradient, of which `sum` is this rank's piece, and the wait for it; returns
+  // where all of the bucket will lie.
+  std::span<float> share(const entry::ShareGradients& entry, std::span<float> sum);
+  // Appends the update of a bucket. `gradient` begins where what this rank updates of the bucket does.
+  void apply(const entry::Update& entry, double lr, const StepOutcome* outcome,
+             std::span<const float> gradient);
+  // Begins to gather the new values of a bucket.
+  void gather(const entry::Gather& entry);
 
   // Appends the wait for the new values of a bucket and their copies in the type of the computation; nothing
   // when that has been done since the last update.
@@ -35,9 +41,6 @@ class Update {
   void receive_all();
 
  private:
-  std::span<const float> gradient(std::size_t bucket, std::span<float> sum);
-
-  const Config& config_;
   const RunPlan& plan_;
   ModelState& state_;
   Communicator& comm_;
