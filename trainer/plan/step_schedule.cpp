@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <functional>
 #include <utility>
 
 #include "comm/reduction.hpp"
+#include "core/error.hpp"
 #include "model/update/outcome.hpp"
 #include "trainer/plan/run_plan.hpp"
 
@@ -41,6 +43,10 @@ std::vector<Cut> cuts_of(const RunPlan& run) {
       for (const std::size_t bucket : buckets_of[static_cast<std::size_t>(parameter)])
         if (--missing[bucket] == 0) cuts[s + 1].final.push_back(bucket);
   }
+  // What is never received would be updated while it is still gathered, and what is never final would not be sent.
+  check(std::ranges::all_of(received, std::identity()), "the parameters of every bucket are read");
+  check(std::ranges::all_of(missing, [](std::int64_t left) { return left == 0; }),
+        "the gradients of every bucket become final");
   return cuts;
 }
 
