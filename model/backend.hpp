@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "core/device.hpp"
-#include "model/ops/flat.hpp"
 #include "model/ops/kernel.hpp"
+#include "model/update/flat_kernels.hpp"
 
 namespace muster {
 

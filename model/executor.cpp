@@ -60,8 +60,7 @@ void run_step(const Plan& plan, const PlanStep& step, const Bindings& bindings, 
 
 }  // namespace
 
-Executor::Executor(const Plan& plan, const Backend& backend, std::vector<std::size_t> cuts)
-    : plan_(plan), backend_(backend), cuts_(std::move(cuts)) {}
+Executor::Executor(const Plan& plan, const Backend& backend) : plan_(plan), backend_(backend) {}
 
 TensorView Executor::view(std::string_view name, const Bindings& bindings) const {
   return view_of(plan_, bindings, plan_.find(name));
@@ -69,24 +68,23 @@ TensorView Executor::view(std::string_view name, const Bindings& bindings) const
 
 void Executor::run(Stream& stream, const Bindings& bindings, const StepScalars& scalars,
                    const ExecutorOptions& options) const {
+  set(stream, bindings, scalars);
+  run(stream, bindings, 0, plan_.steps.size(), options);
+}
+
+void Executor::set(Stream& stream, const Bindings& bindings, const StepScalars& scalars) const {
   stream.enqueue([this, scalars, to = scalars_of(plan_, bindings)](NativeStream native) {
     backend_.flat.store_scalars(native, scalars, to);
   });
-  Segment segment{0, 0, bindings, options.accumulate};
-  const auto append_until = [&](std::size_t end) {
-    segment.end = end;
-    if (options.times != nullptr)
-      append_timed(stream, segment, *options.times);
-    else if (segment.begin < segment.end)
-      append(stream, segment);
-    segment.begin = end;
-  };
-  if (options.at_cut)
-    for (const std::size_t cut : cuts_) {
-      append_until(cut);
-      options.at_cut(cut);
-    }
-  append_until(plan_.steps.size());
+}
+
+void Executor::run(Stream& stream, const Bindings& bindings, std::size_t begin, std::size_t end,
+                   const ExecutorOptions& options) const {
+  const Segment segment{begin, end, bindings, options.accumulate};
+  if (options.times != nullptr)
+    append_timed(stream, segment, *options.times);
+  else
+    append(stream, segment);
 }
 
 void Executor::append(Stream& stream, const Segment& segment) const {

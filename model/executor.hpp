@@ -35,18 +35,14 @@ struct StepTimes {
 };
 
 struct ExecutorOptions {
-  bool accumulate = false;  // gradients of parameters are added to, not started from zero
-  // Called at each cut, when the steps before it have been appended.
-  std::function<void(std::size_t cut)> at_cut = {};
+  bool accumulate = false;                  // gradients of parameters are added to, not started from zero
   std::vector<StepTimes>* times = nullptr;  // to be filled; every step is then appended by itself
 };
 
 class Executor {
  public:
-  // `cuts`, ascending: the host has something to do just before these steps (the number of steps: after the
-  // last). What lies between two cuts is recorded once and replayed as a whole, where the stream can. `plan`
-  // outlives it.
-  Executor(const Plan& plan, const Backend& backend, std::vector<std::size_t> cuts = {});
+  // `plan` outlives it.
+  Executor(const Plan& plan, const Backend& backend);
 
   // An input to fill, or a result to read, in this arena.
   TensorView view(std::string_view name, const Bindings& bindings) const;
@@ -54,9 +50,14 @@ class Executor {
   // Appends the plan to the stream.
   void run(Stream& stream, const Bindings& bindings, const StepScalars& scalars,
            const ExecutorOptions& options = {}) const;
+  // The same in parts, for whoever has something to do between: first the scalars, then steps [begin, end), which are
+  // recorded once and replayed as a whole, where the stream can.
+  void set(Stream& stream, const Bindings& bindings, const StepScalars& scalars) const;
+  void run(Stream& stream, const Bindings& bindings, std::size_t begin, std::size_t end,
+           const ExecutorOptions& options = {}) const;
 
  private:
-  // The steps between two cuts, with all that their kernels' arguments depend on.
+  // Steps that run as one, with all that their kernels' arguments depend on.
   struct Segment {
     std::size_t begin = 0, end = 0;
     Bindings bindings;
@@ -68,7 +69,6 @@ class Executor {
 
   const Plan& plan_;
   Backend backend_;
-  std::vector<std::size_t> cuts_;
   // Null until a segment has run once: libraries choose algorithms in a first run, which cannot be recorded.
   mutable std::map<Segment, std::shared_ptr<Recording>> recordings_;
 };

@@ -22,8 +22,6 @@ const KernelTable& cuda_kernels() {
   return table;
 }
 
-const FlatKernels& cuda_flat_kernels() { refuse(); }
-
 std::shared_ptr<KernelContext> make_cuda_context() { refuse(); }
 
 }  // namespace muster

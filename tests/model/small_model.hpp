@@ -16,7 +16,7 @@
 #include "core/philox.hpp"
 #include "model/executor.hpp"
 #include "model/families/family.hpp"
-#include "model/ops/flat.hpp"
+#include "model/update/fresh_values.hpp"
 
 namespace muster::small_model {
 

@@ -97,6 +97,16 @@ TEST(RunPlan, divides_optimizer_state_over_the_ranks_when_sharded) {
   EXPECT_EQ(make_run_plan(config, 4, 0, 1, 0).memory[optimizer], whole);
 }
 
+TEST(RunPlan, counts_the_state_of_each_optimizer) {
+  Config config = configuration("gpt2-124m");
+  const auto optimizer = static_cast<std::size_t>(MemoryKind::optimizer);
+  const std::uint64_t adamw = make_run_plan(config, 1, 0, 1, 0).memory[optimizer];
+  config.optimizer.kind = OptimizerKind::sgd;
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).memory[optimizer], adamw / 2);
+  config.optimizer.momentum = 0;
+  EXPECT_EQ(make_run_plan(config, 1, 0, 1, 0).memory[optimizer], 0u);
+}
+
 TEST(RunPlan, invariant_keeps_a_gradient_for_each_open_subtree) {
   Config config = configuration("gpt2-124m");
   config.train.reduction = Reduction::invariant;  // eight shards
@@ -136,6 +146,14 @@ TEST(RunPlan, of_sizes_beyond_any_machine_is_refused_before_they_overflow) {
             {"train.micro_batch", "1024"}}})
     EXPECT_NE(refusal(configuration("gpt2-124m", sizes), 1).find("beyond any machine"), std::string::npos)
         << sizes.front().key;
+}
+
+TEST(RunPlan, of_millions_of_micro_batches_is_refused_before_they_are_listed) {
+  Config config = small_run::config();
+  config.train.reduction = Reduction::fast;
+  config.train.batch = 2147483647;
+  config.train.micro_batch = 1;
+  EXPECT_NE(refusal(config, 3).find("raise train.micro_batch = 1"), std::string::npos);
 }
 
 TEST(RunPlan, counts_the_flops_of_a_step_alike_for_any_number_of_ranks) {

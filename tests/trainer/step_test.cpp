@@ -195,6 +195,25 @@ TEST(TrainingStep, takes_exactly_the_memory_of_the_plan) {
     }
 }
 
+// The state of the other optimizer, under its own name.
+TEST(TrainingStep, by_sgd_gives_the_bits_of_one_rank_and_keeps_a_momentum) {
+  Config config = small_run::config();
+  config.optimizer.kind = OptimizerKind::sgd;
+  config.optimizer.lr = 0.5;
+  config.optimizer.nesterov = true;
+  const Outcome expected = train(config, 1);
+  EXPECT_NE(expected.losses().back(), expected.losses().front());
+  EXPECT_TRUE(expected.hashes.contains("sgd.momentum/norm.weight"));
+  EXPECT_FALSE(expected.hashes.contains("adam.m/norm.weight"));
+  for (const std::int64_t sharding : {0, 1}) {
+    config.train.sharding = sharding;
+    expect_same_bits(train(config, 3, {.delays = 3}), expected);
+  }
+  config.optimizer.momentum = 0;
+  config.optimizer.nesterov = false;
+  for (const auto& [name, hash] : train(config, 2).hashes) EXPECT_TRUE(name.starts_with("master/")) << name;
+}
+
 // What a skipped step leaves: everything as it was, but for the position in the data.
 void expect_third_step_skipped(const Outcome& outcome, std::int64_t steps) {
   for (std::int64_t step = 0; step < steps; ++step)

@@ -227,6 +227,20 @@ TEST_F(TrainingRun, evaluates_hundreds_of_micro_batches_to_the_same_bits) {
   EXPECT_EQ(evaluated(2).loss, alone.loss);
 }
 
+TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_undisturbed_one_does_by_sgd) {
+  const auto by_sgd = [&](const std::string& name) {
+    Config changed = config(name);
+    changed.optimizer.kind = OptimizerKind::sgd;
+    return changed;
+  };
+  run(by_sgd("undisturbed"));
+  Config interrupted = by_sgd("interrupted");
+  run(interrupted,
+      {.ranks = 2, .delays = 3, .stop = [](int rank, auto step) { return rank == 1 && step == 2; }});
+  EXPECT_FALSE(run(interrupted, {.ranks = 3}).interrupted);
+  expect_same_end("interrupted", "undisturbed");
+}
+
 TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_undisturbed_one_does) {
   run(config("undisturbed"));
 

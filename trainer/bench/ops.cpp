@@ -6,7 +6,8 @@
 #include <fmt/ranges.h>
 #include <map>
 
-#include "model/ops/flat.hpp"
+#include "model/update/flat_kernels.hpp"
+#include "model/update/fresh_values.hpp"
 #include "trainer/bench/measure.hpp"
 
 namespace muster {
@@ -185,7 +186,7 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
   stream.copy(g.data(), gradient.data(), 4 * count);
   stream.synchronize();
 
-  const auto measure = [&](const char* name, double bytes, const Stream::Work& work) {
+  const auto measure = [&](std::string_view name, double bytes, const Stream::Work& work) {
     OpSpeed speed;
     speed.op = name;
     speed.shapes = fmt::format("f32[{}]", elements);
@@ -194,11 +195,17 @@ void add_flat_kernels(std::vector<OpSpeed>& speeds, Machine& machine, const Ceil
     set_share(speed, ceilings, cache_bytes);
     speeds.push_back(speed);
   };
-  const AdamW rule{.lr = 1e-3f, .decay = 0.1f};
-  measure("adamw", 28, [&](NativeStream native) {
-    flat.adamw(native, rule, kept.as<const StepOutcome>().data(), w.as<float>(), m.as<float>(), v.as<float>(),
-               g.as<const float>());
-  });
+  const AdamW adamw({0.9, 0.95}, 1e-8, 0.1);
+  const Sgd sgd(0.9, false, 1e-4);
+  for (const Optimizer* optimizer :
+       {static_cast<const Optimizer*>(&adamw), static_cast<const Optimizer*>(&sgd)}) {
+    UpdateRange range{w.as<float>(), {}, g.as<const float>()};
+    const std::span<float> spaces[] = {m.as<float>(), v.as<float>()};
+    std::copy_n(spaces, optimizer->slots().size(), range.state.begin());
+    measure(optimizer->name(), optimizer->bytes_per_element(), [&](NativeStream native) {
+      optimizer->update(native, flat, 1e-3, kept.as<const StepOutcome>().data(), range);
+    });
+  }
   measure("block_squares", 4,
           [&](NativeStream native) { flat.block_squares(native, g.as<const float>(), sums.as<double>()); });
   measure("add", 12, [&](NativeStream native) { flat.add(native, w.as<float>(), g.as<const float>()); });

@@ -204,6 +204,7 @@ void add_plan(Line& line) {
                    "ranks that share a node; if not given 8 GPUs, or all ranks on this host")
             ->default_str("")
             ->needs("--on");
+        app.add_flag("--steps", o.steps, "tell also what rank 0 does in a step, in order");
         app.add_flag("--json", o.json, "print the plan as JSON");
       });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <optional>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/remedies.hpp"
 #include "trainer/plan/report.hpp"
+#include "trainer/plan/schedule_text.hpp"
 #include "trainer/run/matrix_peak.hpp"
 #include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
@@ -104,8 +106,13 @@ int plan_command(const PlanOptions& options, bool tells) {
   }
   if (!tells) return 0;
   const Outlook* shown = outlook ? &*outlook : nullptr;
-  fmt::print("{}\n", options.json ? describe_json(plan, config, runtime, shown)
-                                  : describe(plan, config, runtime, shown));
+  if (options.json) {
+    fmt::print("{}\n", describe_json(plan, config, runtime, shown, options.steps));
+    return 0;
+  }
+  fmt::print("{}\n", describe(plan, config, runtime, shown));
+  if (options.steps)
+    fmt::print("\na step of rank {}\n  {}\n", plan.rank, fmt::join(describe_steps(plan), "\n  "));
   return 0;
 }
 

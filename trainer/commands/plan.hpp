@@ -15,6 +15,7 @@ struct PlanOptions {
   int ranks = 1;
   std::string on;          // "h100", ... or "cpu", this host: predict the step there
   int ranks_per_node = 0;  // 0: 8 GPUs; all ranks on this host
+  bool steps = false;      // tell what a rank does in a step, in order
   bool json = false;
 };
 

@@ -81,6 +81,8 @@ void check_relations(const Config& config) {
         "lower "
         "train.micro_batch",
         train.micro_batch, train.sequence);
+  if (config.optimizer.nesterov && config.optimizer.momentum == 0)
+    throw UserError("optimizer.nesterov wants optimizer.momentum above 0; raise it, or leave nesterov out");
   if (!config.data.path.empty() && !config.data.source.empty())
     throw UserError("data.path and data.source are both given; keep one of them");
 }

@@ -20,6 +20,7 @@ namespace muster {
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 enum class Reduction : std::uint8_t { fast, invariant };
+enum class OptimizerKind : std::uint8_t { adamw, sgd };
 enum class ScheduleKind : std::uint8_t { constant, cosine, linear };
 
 // How the values of each enum are spelt in a configuration, in the order of the enum.
@@ -29,6 +30,7 @@ constexpr auto spellings(DocumentStart) {
   return std::array<std::string_view, 2>{"end_token", "first_token"};
 }
 constexpr auto spellings(Reduction) { return std::array<std::string_view, 2>{"fast", "invariant"}; }
+constexpr auto spellings(OptimizerKind) { return std::array<std::string_view, 2>{"adamw", "sgd"}; }
 constexpr auto spellings(ScheduleKind) {
   return std::array<std::string_view, 3>{"constant", "cosine", "linear"};
 }
@@ -86,9 +88,12 @@ struct TrainConfig {
 };
 
 struct OptimizerConfig {
+  OptimizerKind kind = OptimizerKind::adamw;
   double lr = 3e-4;
   std::array<double, 2> betas = {0.9, 0.95};
   double epsilon = 1e-8;
+  double momentum = 0.9;
+  bool nesterov = false;
   double weight_decay = 0.1;
   double clip = 1;  // 0: off
   bool operator==(const OptimizerConfig&) const = default;

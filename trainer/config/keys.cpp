@@ -62,7 +62,9 @@ constexpr Key row(std::string_view name, KeyRule rule, OnResume on_resume, std::
           .choices = {},
           .rule = rule,
           .on_resume = on_resume,
-          .meaning = meaning};
+          .meaning = meaning,
+          .belongs = nullptr,
+          .decided_by = name.starts_with("model.") ? "model.family" : std::string_view()};
   if constexpr (std::is_enum_v<T>) {
     key.choices = choices_of<T>;
     key.get = [](const Config& c) { return KeyValue(std::string(spelling(c.*Section.*Field))); };
@@ -74,6 +76,14 @@ constexpr Key row(std::string_view name, KeyRule rule, OnResume on_resume, std::
     key.get = [](const Config& c) { return KeyValue(c.*Section.*Field); };
     key.set = [](Config& c, const KeyValue& value) { c.*Section.*Field = std::get<T>(value); };
   }
+  return key;
+}
+
+// A row of one kind of optimizer.
+template <OptimizerKind kind>
+constexpr Key only(Key key) {
+  key.belongs = [](const Config& config) { return config.optimizer.kind == kind; };
+  key.decided_by = "optimizer.kind";
   return key;
 }
 
@@ -142,10 +152,13 @@ constexpr Key table[] = {
     row<train, &T::sharding>("train.sharding", zero_or_one, may_change, "1: optimizer state divided among the ranks; 0: every rank holds all of it"),
     row<train, &T::recompute>("train.recompute", anything, may_change, "what backward computes again instead of keeping: nothing, norms and activation functions, or whole blocks"),
 
-    row<optimizer, &O::lr>("optimizer.lr", above_0, fixed, "highest learning rate of AdamW"),
-    row<optimizer, &O::betas>("optimizer.betas", below_1, fixed, "decay of the averages of the gradient and of its square"),
-    row<optimizer, &O::epsilon>("optimizer.epsilon", above_0, fixed, "added to the root of the averaged square"),
-    row<optimizer, &O::weight_decay>("optimizer.weight_decay", at_least_0, fixed, "decoupled decay of matrices; none on norms and biases"),
+    row<optimizer, &O::kind>("optimizer.kind", anything, fixed, "what makes an update of a gradient: AdamW, or SGD with momentum"),
+    row<optimizer, &O::lr>("optimizer.lr", above_0, fixed, "highest learning rate"),
+    only<OptimizerKind::adamw>(row<optimizer, &O::betas>("optimizer.betas", below_1, fixed, "adamw: decay of the averages of the gradient and of its square")),
+    only<OptimizerKind::adamw>(row<optimizer, &O::epsilon>("optimizer.epsilon", above_0, fixed, "adamw: added to the root of the averaged square")),
+    only<OptimizerKind::sgd>(row<optimizer, &O::momentum>("optimizer.momentum", below_1, fixed, "sgd: share of the last update's direction that is kept; 0: none, and no state")),
+    only<OptimizerKind::sgd>(row<optimizer, &O::nesterov>("optimizer.nesterov", anything, fixed, "sgd: look ahead by one step of the momentum")),
+    row<optimizer, &O::weight_decay>("optimizer.weight_decay", at_least_0, fixed, "decay of matrices, none on norms and biases; adamw: apart from the gradient; sgd: part of the gradient, where 1e-4 is a usual value"),
     row<optimizer, &O::clip>("optimizer.clip", at_least_0, fixed, "largest global norm of the gradient; 0: no clipping"),
 
     row<schedule, &ScheduleConfig::kind>("schedule.kind", anything, fixed, "course of the learning rate after the warm-up"),
@@ -318,8 +331,9 @@ std::string toml_text(std::string_view text) {
 
 std::span<const Key> keys() { return table; }
 
-bool has_key(const Config& config, const Key& key) {
-  return key.section() != "model" || family_of(config.model).has_key(key.field());
+bool belongs(const Key& key, const Config& config) {
+  if (key.section() == "model") return family_of(config.model).has_key(key.field());
+  return key.belongs == nullptr || key.belongs(config);
 }
 
 bool may_change_on_resume(const Key& key, const Config& config) {

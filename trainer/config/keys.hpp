@@ -40,18 +40,22 @@ struct Key {
   KeyRule rule;
   OnResume on_resume;
   std::string_view meaning;
+  // Null: always a key. Else of the configurations for which it holds, as optimizer.betas is of AdamW's; the key that
+  // decides is `decided_by`.
+  bool (*belongs)(const Config&) = nullptr;
+  std::string_view decided_by = {};
 
   std::string_view section() const { return name.substr(0, name.find('.')); }
   std::string_view field() const { return name.substr(name.find('.') + 1); }
 };
 
 std::span<const Key> keys();
-// Whether a run with this configuration has it: of [model] those of its family.
-bool has_key(const Config& config, const Key& key);
 // Of a run with this configuration.
 bool may_change_on_resume(const Key& key, const Config& config);
 // Throws UserError, starting with `where`, that names the key that may have been meant.
 const Key& find_key(std::string_view name, std::string_view where);
+// Whether this configuration has such a key: one that decides another way has no use for it.
+bool belongs(const Key& key, const Config& config);
 // The key whose name, with another section or without one, or in the words of other programs, is like this; empty if none
 // is.
 std::string suggested_key(std::string_view name);

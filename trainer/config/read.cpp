@@ -17,6 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string command_line = "command line";
+
 std::string place(const std::string& file, const toml::node& node) {
   return fmt::format("{}:{}", file, node.source().begin.line);
 }
@@ -70,12 +72,24 @@ KeyValue read_node(const Key& key, const toml::node& node, const std::string& fi
                place(file, node));
 }
 
-void read_section(Config& config, std::string_view section, const toml::table& table,
+// A key that somebody set, and where.
+struct Given {
+  const Key* key;
+  std::string where;
+};
+
+struct Parsed {
+  Config config;
+  std::vector<Given> given;
+};
+
+void read_section(Parsed& parsed, std::string_view section, const toml::table& table,
                   const std::string& file) {
   for (const auto& [field, node] : table) {
     const std::string where = place(file, node);
     const Key& key = find_key(fmt::format("{}.{}", section, field.str()), where);
-    set_key(config, key, read_node(key, node, file), where);
+    set_key(parsed.config, key, read_node(key, node, file), where);
+    parsed.given.push_back({&key, where});
   }
 }
 
@@ -140,12 +154,35 @@ void make_absolute(std::string& path) {
   if (is_utf8(whole.string())) path = whole.string();
 }
 
-void refuse_keys_of_other_families(const Config& config, const std::string& file) {
-  const Config defaults;
-  for (const Key& key : keys())
-    if (!has_key(config, key) && key.get(config) != key.get(defaults))
-      throw UserError("{}: {} is no key of model.family = {}: leave it out", file, key.name,
-                      spelling(config.model.family));
+Parsed parse(std::string_view text, const std::string& name) {
+  refuse_keys_of_many_parts(text, name);
+  Parsed parsed;
+  try {
+    const toml::table root = toml::parse(text, name);
+    for (const auto& [section, node] : root) {
+      const toml::table* table = node.as_table();
+      // A key outside the sections, or a section that nothing knows.
+      if (table == nullptr || table->empty()) {
+        bool known = false;
+        for (const Key& key : keys()) known = known || key.section() == section.str();
+        if (table == nullptr || !known) find_key(section.str(), place(name, node));
+      }
+      if (table != nullptr) read_section(parsed, section.str(), *table, name);
+    }
+  } catch (const toml::parse_error& error) {
+    throw UserError("{}:{}: {}", name, error.source().begin.line, error.description());
+  }
+  return parsed;
+}
+
+// Only when all is told: what a key belongs to may be told after it.
+void refuse_keys_without_use(const Config& config, const std::vector<Given>& given) {
+  for (const auto& [key, where] : given) {
+    if (belongs(*key, config)) continue;
+    const Key& decides = find_key(key->decided_by, where);
+    throw UserError("{}: {} = {} has no {}; leave it out, or choose another {}", where, decides.name,
+                    toml_value(decides.get(config)), key->name, decides.name);
+  }
 }
 
 std::string shown(const KeyValue& value) {
@@ -185,24 +222,9 @@ std::vector<Override> take_overrides(std::vector<std::string>& arguments) {
 }
 
 Config parse_config(std::string_view text, const std::string& name) {
-  refuse_keys_of_many_parts(text, name);
-  Config config;
-  try {
-    const toml::table root = toml::parse(text, name);
-    for (const auto& [section, node] : root) {
-      const toml::table* table = node.as_table();
-      // A key outside the sections, or a section that nothing knows.
-      if (table == nullptr || table->empty()) {
-        bool known = false;
-        for (const Key& key : keys()) known = known || key.section() == section.str();
-        if (table == nullptr || !known) find_key(section.str(), place(name, node));
-      }
-      if (table != nullptr) read_section(config, section.str(), *table, name);
-    }
-  } catch (const toml::parse_error& error) {
-    throw UserError("{}:{}: {}", name, error.source().begin.line, error.description());
-  }
-  return config;
+  const Parsed parsed = parse(text, name);
+  refuse_keys_without_use(parsed.config, parsed.given);
+  return parsed.config;
 }
 
 Config parse_resolved_config(std::string_view text, const std::string& name) {
@@ -214,10 +236,9 @@ Config parse_resolved_config(std::string_view text, const std::string& name) {
 }
 
 void apply_overrides(Config& config, std::span<const Override> overrides) {
-  constexpr std::string_view where = "command line";
   for (const Override& entry : overrides) {
-    const Key& key = find_key(entry.key, where);
-    set_key(config, key, parse_value(key, entry.value, where), where);
+    const Key& key = find_key(entry.key, command_line);
+    set_key(config, key, parse_value(key, entry.value, command_line), command_line);
     if (key.name == "data.path") config.data.source.clear();
   }
 }
@@ -226,19 +247,26 @@ Config read_config(const std::string& path, std::span<const Override> overrides)
   std::error_code unreadable;  // is told when the file is opened
   const bool is_run = fs::is_directory(path, unreadable);
   const std::string file = is_run ? (fs::path(path) / "config.toml").string() : path;
-  Config config = is_run ? parse_resolved_config(read_text(file), file) : parse_config(read_text(file), file);
+  std::vector<Given> given;
+  Config config;
   if (is_run) {
+    config = parse_resolved_config(read_text(file), file);
     config.run.dir = path;
     config.run.fresh = config.run.takeover = false;
+  } else {
+    Parsed parsed = parse(read_text(file), file);
+    config = std::move(parsed.config);
+    given = std::move(parsed.given);
   }
   apply_overrides(config, overrides);
+  for (const Override& entry : overrides) given.push_back({&find_key(entry.key, command_line), command_line});
+  refuse_keys_without_use(config, given);
   make_absolute(config.data.path);
   for (DataSource& source : config.data.source) make_absolute(source.path);
   if (config.run.dir.empty()) config.run.dir = (fs::path("runs") / fs::path(file).stem()).string();
   if (!is_utf8(config.run.dir))
     throw UserError(
         "{}: the name is not UTF-8, as the files of a run are: rename it, or name another run.dir", file);
-  refuse_keys_of_other_families(config, file);
   resolve(config);
   check_relations(config);
   return config;
@@ -249,11 +277,11 @@ std::string to_toml(const Config& config) {
   std::string_view section;
   std::string sources;  // tables of [data], after its last key
   for (const Key& key : keys()) {
-    if (!has_key(config, key)) continue;
     if (key.section() != section) {
       section = key.section();
       text += fmt::format("{}\n[{}]\n", std::exchange(sources, {}), section);
     }
+    if (!belongs(key, config)) continue;
     const KeyValue value = key.get(config);
     if (const auto* list = std::get_if<std::vector<DataSource>>(&value)) {
       for (const DataSource& source : *list) {

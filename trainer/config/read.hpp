@@ -32,7 +32,7 @@ void apply_overrides(Config& config, std::span<const Override> overrides);
 // checked.
 Config read_config(const std::string& path, std::span<const Override> overrides);
 
-// Every key; reading it gives the same Config, bit for bit.
+// Every key that this configuration has; reading it gives the same Config, bit for bit.
 std::string to_toml(const Config& config);
 
 std::vector<const Key*> changed_keys(const Config& before, const Config& after);

@@ -3,7 +3,6 @@
 #include <map>
 #include <optional>
 
-#include "comm/reduction.hpp"
 #include "model/ops/cross_entropy.hpp"
 
 namespace muster {
@@ -38,40 +37,10 @@ double ring_seconds(const DeviceModel& device, const Mesh& mesh, double whole) {
   return seconds;
 }
 
-// The steps of the plan after which each bucket's gradients are final, and at which its parameters are first read.
-struct BucketSteps {
-  std::vector<std::vector<std::size_t>> final_after, first_read_at;  // buckets, by plan step
-};
-
-BucketSteps bucket_steps(const RunPlan& run) {
-  const Plan& plan = run.training;
-  std::vector<std::size_t> final_step(plan.graph.parameters.size()), first_read(plan.graph.parameters.size());
-  for (std::size_t s = plan.steps.size(); s-- > 0;) {
-    const Node& node = plan.node(plan.steps[s]);
-    for (const ValueId input : node.inputs)
-      if (input && plan.graph[input].role == Role::parameter)
-        first_read[static_cast<std::size_t>(plan.graph[input].parameter)] = s;
-    for (const std::int32_t parameter : plan.steps[s].final_gradients)
-      final_step[static_cast<std::size_t>(parameter)] = s;
-  }
-  BucketSteps steps{std::vector<std::vector<std::size_t>>(plan.steps.size()),
-                    std::vector<std::vector<std::size_t>>(plan.steps.size())};
-  for (std::size_t b = 0; b < run.buckets.size(); ++b) {
-    std::size_t final_after = 0, read_at = plan.steps.size() - 1;
-    for (const Segment& segment : segments(run.parameters(), run.buckets[b].range)) {
-      final_after = std::max(final_after, final_step[segment.parameter]);
-      read_at = std::min(read_at, first_read[segment.parameter]);
-    }
-    steps.final_after[final_after].push_back(b);
-    steps.first_read_at[read_at].push_back(b);
-  }
-  return steps;
-}
-
 // Share of its speed that a message within a node keeps while all cores copy: as measured on two (docs/benchmarks.md).
 constexpr double beside_copies_of_busy_cores = 0.1;
 
-// Plays a step of one rank through, as trainer/step runs it.
+// Plays a step of one rank through, entry by entry of its schedule.
 class Player {
  public:
   Player(const DeviceModel& device, const Mesh& mesh, const Config& config, const RunPlan& plan,
@@ -81,28 +50,15 @@ class Player {
         config_(config),
         plan_(plan),
         times_(times),
-        steps_(bucket_steps(plan)),
         beside_copies_(device.busy_cores && mesh.ranks <= mesh.ranks_per_node ? beside_copies_of_busy_cores
                                                                               : 1),
         gathered_(plan.buckets.size()),
-        arrived_(plan.buckets.size()) {
-    const LeafRange mine = plan.own_leaves();
-    leaves_ = accumulation_steps(plan.division.leaves, mine.begin, mine.end);
-    combined_ = static_cast<double>(combine_order(plan.roots).size());
-  }
+        arrived_(plan.buckets.size()) {}
 
   void play_step() {
     shares_.clear();
-    for (std::size_t l = 0; l < leaves_.size(); ++l) {
-      const bool last_leaf = l + 1 == leaves_.size();
-      const LeafRange parts = plan_.division.micro_batches_of(leaves_[l].leaf);
-      for (int k = parts.begin; k < parts.end; ++k)
-        play_micro_batch(k == parts.begin ? times_.first : times_.later, l == 0 && k == parts.begin,
-                         last_leaf && k + 1 == parts.end);
-      if (!last_leaf) add(leaves_[l].adds.size(), static_cast<double>(plan_.parameters().elements()));
-    }
-    reduce();
-    update();
+    for (const StepEntry& entry : plan_.schedule.entries)
+      std::visit([this](const auto& e) { play(e); }, entry);
   }
 
   const Timeline& timeline() const { return timeline_; }
@@ -125,80 +81,68 @@ class Player {
     compute(name, memory_seconds(device_, bytes), beside_copies_);
   }
   // a += b: two read, one written.
-  void add(std::size_t times, double elements) {
-    for (std::size_t i = 0; i < times; ++i) move("sum of gradients", 12 * elements);
-  }
+  void add(double elements) { move("sum of gradients", 12 * elements); }
   static double elements(const Range& range) { return static_cast<double>(range.size()); }
+  double all_elements() const { return static_cast<double>(plan_.parameters().elements()); }
+  double elements_of(std::size_t bucket) const { return elements(plan_.buckets[bucket].range); }
   double own_elements(std::size_t bucket) const { return elements(plan_.own_piece(bucket)); }
-
-  void play_micro_batch(std::span<const double> seconds, bool first, bool last) {
-    for (std::size_t s = 0; s < seconds.size(); ++s) {
-      if (first)
-        for (const std::size_t b : steps_.first_read_at[s]) receive(b);
-      const Node& node = plan_.training.node(plan_.training.steps[s]);
-      compute(node.op->name(), seconds[s]);
-      if (last)
-        for (const std::size_t b : steps_.final_after[s]) send(b);
-    }
+  double squares_bytes() const { return static_cast<double>(sizeof(double)) * all_elements() / flat_block; }
+  Timeline::Collective gather(double whole) {
+    return timeline_.communicate(all_gather_seconds(device_, mesh_, whole));
   }
 
-  void send(std::size_t bucket) {
-    const double all = elements(plan_.buckets[bucket].range);
-    add(leaves_.back().adds.size(), all);
-    if (plan_.ranks == 1) return;
-    if (plan_.reduce_scatters) {
-      arrived_[bucket] = timeline_.communicate(reduce_scatter_seconds(device_, mesh_, 4 * all));
-      return;
-    }
-    // Each round carries a root of every rank.
+  // The host's work, and what moves next to nothing.
+  void play(const entry::ClearReports&) {}
+  void play(const entry::TakeBatch&) {}
+  void play(const entry::Report&) {}
+
+  void play(const entry::RunKernels& e) {
+    const std::vector<double>& seconds = e.accumulate ? times_.later : times_.first;
+    for (std::size_t s = e.begin; s < e.end; ++s)
+      compute(plan_.training.node(plan_.training.steps[s]).op->name(), seconds[s]);
+  }
+  void play(const entry::Add& e) { add(e.bucket ? elements_of(*e.bucket) : all_elements()); }
+  void play(const entry::Receive& e) {
+    if (gathered_[e.bucket]) timeline_.wait(*gathered_[e.bucket]);
+    if (config_.run.precision == Precision::bf16) move("copies", 6 * elements_of(e.bucket));
+  }
+  void play(const entry::Send& e) {
+    const double all = 4 * elements_of(e.bucket);
+    // Each round of direct messages carries a root of every rank.
     const auto roots = static_cast<double>(plan_.roots.size()) / plan_.ranks;
-    arrived_[bucket] =
-        timeline_.communicate(all_to_all_seconds(device_, mesh_, 4 * all * roots / plan_.ranks));
+    arrived_[e.bucket] = timeline_.communicate(
+        plan_.reduce_scatters ? reduce_scatter_seconds(device_, mesh_, all)
+                              : all_to_all_seconds(device_, mesh_, all * roots / plan_.ranks));
   }
-
-  void reduce() {
-    const bool several = plan_.ranks > 1;
-    if (several) timeline_.communicate(all_gather_seconds(device_, mesh_, 0));  // losses
-    for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
-      if (several) timeline_.wait(*arrived_[b]);
-      if (!plan_.reduce_scatters) add(static_cast<std::size_t>(combined_), own_elements(b));
-      move("norm", 4 * own_elements(b));
-    }
-    const double squares =
-        static_cast<double>(sizeof(double)) * elements({0, plan_.parameters().elements()}) / flat_block;
-    if (several) timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, squares)));
-    move("norm", squares);
+  void play(const entry::ShareReports&) { reported_ = gather(0); }
+  void play(const entry::FinishSum& e) {
+    if (arrived_[e.bucket]) timeline_.wait(*arrived_[e.bucket]);
+    for (int i = 0; i < e.additions; ++i) add(own_elements(e.bucket));
   }
-
-  void update() {
-    for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
-      const double all = 4 * elements(plan_.buckets[b].range);
-      if (config_.train.sharding == 0 && plan_.ranks > 1)
-        timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
-      for (const Segment& segment : segments(plan_.parameters(), plan_.updated[b]))
-        move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
-      if (config_.train.sharding == 1 && plan_.ranks > 1)
-        gathered_[b] = timeline_.communicate(all_gather_seconds(device_, mesh_, all));
-    }
+  void play(const entry::Squares& e) { move("norm", 4 * own_elements(e.bucket)); }
+  void play(const entry::ShareSquares&) { timeline_.wait(gather(squares_bytes())); }
+  void play(const entry::Decide&) {
+    if (reported_) timeline_.wait(*reported_);
+    move("norm", squares_bytes());
   }
-
-  void receive(std::size_t bucket) {
-    if (gathered_[bucket]) timeline_.wait(*gathered_[bucket]);
-    if (config_.run.precision == Precision::bf16) move("copies", 6 * elements(plan_.buckets[bucket].range));
+  void play(const entry::ShareGradients& e) { timeline_.wait(gather(4 * elements_of(e.bucket))); }
+  void play(const entry::Update& e) {
+    for (const Segment& segment : segments(plan_.parameters(), plan_.updated[e.bucket]))
+      move(plan_.optimizer->name(),
+           plan_.optimizer->bytes_per_element() * static_cast<double>(segment.end - segment.begin));
   }
+  void play(const entry::Gather& e) { gathered_[e.bucket] = gather(4 * elements_of(e.bucket)); }
 
   const DeviceModel& device_;
   const Mesh mesh_;
   const Config& config_;
   const RunPlan& plan_;
   const PlanTimes& times_;
-  const BucketSteps steps_;
   const double beside_copies_;
-  std::vector<LeafStep> leaves_;
-  double combined_ = 0;  // additions that make the sum of all roots
   Timeline timeline_;
   std::map<std::string, OpShare> shares_;
   std::vector<std::optional<Timeline::Collective>> gathered_, arrived_;  // by bucket
+  std::optional<Timeline::Collective> reported_;
 };
 
 }  // namespace

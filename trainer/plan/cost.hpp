@@ -2,10 +2,9 @@
 //
 // A kernel takes max(FLOP / rate, bytes / bandwidth) and the gap to the next one. A collective takes latency +
 // bytes / bandwidth (the alpha-beta model), whichever of the links within a node and between nodes is slower. The
-// step is then played through on two in-order queues, computation and communication, as trainer/step runs it: a
-// bucket of gradients leaves as soon as backward has finished it, and the next forward begins with the parameters
-// that have come. What the computation waits is the exposed communication. On CPUs whose cores all compute, messages
-// within a node are copies by these cores: products hide them, other copies hide a tenth.
+// step's schedule (step_schedule.hpp) is then played through on two in-order queues, computation and communication: what
+// the computation waits is the exposed communication. On CPUs whose cores all compute, messages within a node are copies
+// by these cores: products hide them, other copies hide a tenth.
 #pragma once
 
 #include <algorithm>
@@ -74,8 +73,8 @@ class Timeline {
 };
 
 struct OpShare {
-  std::string
-      name;  // of the op, or of what happens outside the graph: "sum of gradients", "norm", "adamw", "copies"
+  // Of the op, or of what happens outside the graph: "sum of gradients", "norm", "copies", the optimizer's.
+  std::string name;
   std::int64_t calls = 0;
   double seconds = 0;
 };

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text.hpp"
+#include "trainer/plan/schedule_text.hpp"
 
 namespace muster {
 namespace {
@@ -92,7 +93,7 @@ std::string describe(const RunPlan& plan, const Config& config, std::uint64_t ru
 }
 
 std::string describe_json(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
-                          const Outlook* outlook) {
+                          const Outlook* outlook, bool steps) {
   ordered_json memory = memory_json(plan.memory);
   memory["total_bytes"] = plan.total_bytes();
   memory["runtime_bytes"] = runtime_bytes;
@@ -115,6 +116,7 @@ std::string describe_json(const RunPlan& plan, const Config& config, std::uint64
                       {"ranks_per_node", outlook->ranks_per_node}};
     json["prediction"] = prediction_json(outlook->step);
   }
+  if (steps) json["steps"] = describe_steps(plan);
   return json.dump(2);
 }
 

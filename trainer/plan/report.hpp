@@ -26,8 +26,9 @@ std::string describe(const RunPlan& plan, const Config& config, std::uint64_t ru
 // memory.runtime_bytes, host_memory likewise beside a GPU's, arena.bytes, arena.largest_live_bytes,
 // communication.bytes_sent_per_step, gradient_buffers, ranks. With an outlook: device.name, device.memory_bytes,
 // device.ranks_per_node, prediction.step_seconds, .tokens_per_s, .mfu, .communication_seconds,
-// .exposed_communication_seconds, .computation (a list of op, calls, seconds).
+// .exposed_communication_seconds, .computation (a list of op, calls, seconds). With `steps` the lines of describe_steps as
+// steps.
 std::string describe_json(const RunPlan& plan, const Config& config, std::uint64_t runtime_bytes,
-                          const Outlook* outlook = nullptr);
+                          const Outlook* outlook = nullptr, bool steps = false);
 
 }  // namespace muster

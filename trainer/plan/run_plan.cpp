@@ -5,17 +5,28 @@
 #include "comm/async_communicator.hpp"
 #include "core/error.hpp"
 #include "model/backend.hpp"
+#include "model/update/adamw.hpp"
+#include "model/update/sgd.hpp"
+#include "trainer/step/model_state.hpp"
+#include "trainer/step/training_step.hpp"
 
 namespace muster {
 namespace {
 
 // Beyond it, figures of the plan would overflow before anything is refused for its memory.
 constexpr std::int64_t most_parameters = std::int64_t{1} << 42;
+// The schedule of a step lists each.
+constexpr std::int64_t most_micro_batches = 1 << 18;
 
 Division divide(const Config& config, int ranks) {
   const TrainConfig& train = config.train;
   check(train.micro_batch > 0, "a plan without for_ranks()");
   const auto micro_batches = static_cast<int>(train.batch / train.micro_batch);
+  if (micro_batches / ranks > most_micro_batches)
+    throw UserError(
+        "a step of {} micro-batches on {} ranks is beyond reason: raise train.micro_batch = {} or lower "
+        "train.batch = {}",
+        micro_batches, ranks, train.micro_batch, train.batch);
   if (train.reduction == Reduction::invariant) {
     if (ranks > train.shards)
       throw UserError(
@@ -61,7 +72,14 @@ MicroBatchShape micro_batch_shape(const Config& config) {
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
   return device == DeviceKind::cpu
              ? 0
-             : 3 * static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+             : (1 + plan.optimizer->slots().size()) *
+                   static_cast<std::uint64_t>(owned_elements(plan.buckets, plan.rank)) * sizeof(float);
+}
+
+std::shared_ptr<const Optimizer> optimizer_of(const OptimizerConfig& config) {
+  if (config.kind == OptimizerKind::sgd)
+    return std::make_shared<Sgd>(config.momentum, config.nesterov, config.weight_decay);
+  return std::make_shared<AdamW>(config.betas, config.epsilon, config.weight_decay);
 }
 
 std::vector<Field> micro_batch_fields(const Config& config) {
@@ -110,52 +128,24 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   }
   const LeafRange mine = plan.leaves[static_cast<std::size_t>(rank)];
   plan.gradient_buffers = buffers_needed(division.leaves, mine.begin, mine.end);
+  plan.optimizer = optimizer_of(config.optimizer);
+  plan.sharded = config.train.sharding == 1;
   plan.buckets = make_buckets(plan.parameters().elements(), ranks);
   for (const Bucket& bucket : plan.buckets)
-    plan.updated.push_back(config.train.sharding == 0 ? bucket.range
-                                                      : bucket.pieces[static_cast<std::size_t>(rank)]);
+    plan.updated.push_back(plan.sharded ? bucket.pieces[static_cast<std::size_t>(rank)] : bucket.range);
   plan.flops_per_step = plan.training.matrix_flops * static_cast<double>(division.micro_batches);
 
-  const auto elements = static_cast<std::uint64_t>(plan.parameters().elements());
-  std::uint64_t updated = 0;
-  for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
-  const std::int64_t my_roots = std::count(plan.root_owner.begin(), plan.root_owner.end(), rank);
-  const std::int64_t foreign_roots = static_cast<std::int64_t>(plan.roots.size()) - my_roots;
   plan.reduce_scatters = communicator_sums && config.train.reduction == Reduction::fast && ranks > 1;
-  const auto piece = static_cast<std::uint64_t>(owned_elements(plan.buckets, rank));
-  const std::uint64_t blocks = elements / static_cast<std::uint64_t>(flat_block);
+  plan.schedule = make_step_schedule(plan);
+  plan.bytes_sent_per_step = plan.schedule.bytes_sent();
 
-  const auto bytes = [&](MemoryKind kind) -> std::uint64_t& {
-    return plan.memory[static_cast<std::size_t>(kind)];
-  };
-  bytes(MemoryKind::parameters) = Buffer::counted(elements * 4);
-  bytes(MemoryKind::compute_weights) =
-      config.run.precision == Precision::bf16 ? Buffer::counted(elements * 2) : 0;
-  bytes(MemoryKind::gradients) =
-      Buffer::counted(elements * 4) * static_cast<std::uint64_t>(plan.gradient_buffers);
-  bytes(MemoryKind::optimizer) = 2 * Buffer::counted(updated * 4);
-  bytes(MemoryKind::activations) =
-      Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
-  bytes(MemoryKind::communication) =
-      (plan.reduce_scatters ? 0 : Buffer::counted(piece * 4 * static_cast<std::uint64_t>(foreign_roots))) +
-      Buffer::counted(blocks * sizeof(double)) +
-      Buffer::counted(static_cast<std::uint64_t>(division.leaves) * sizeof(LeafReport)) +
-      Buffer::counted(sizeof(StepOutcome));
-
+  plan.memory = ModelState::bytes(plan, config);
+  plan.memory[static_cast<std::size_t>(MemoryKind::communication)] = TrainingStep::bytes(plan);
   MemoryByKind& host = device == DeviceKind::cpu ? plan.memory : plan.host_memory;
   host[static_cast<std::size_t>(MemoryKind::data)] = data_bytes;
   host[static_cast<std::size_t>(MemoryKind::checkpoint)] = Buffer::counted(snapshot_bytes(plan, device));
   host[static_cast<std::size_t>(MemoryKind::communication)] +=
-      Buffer::counted(most_pending * sizeof(StepOutcome)) +
-      (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
-
-  // To each owner its piece of my roots; to all others the losses of my leaves, my piece of the blocks of the
-  // norm, and that of the parameters (with sharding 0, of the summed gradients).
-  const auto others = static_cast<std::uint64_t>(ranks - 1);
-  plan.bytes_sent_per_step =
-      (elements - piece) * 4 * static_cast<std::uint64_t>(my_roots) +
-      others * (static_cast<std::uint64_t>(mine.end - mine.begin) * sizeof(LeafReport) +
-                piece / flat_block * sizeof(double) + piece * 4);
+      TrainingStep::host_bytes() + (ranks > 1 ? Buffer::counted(AsyncCommunicator::staging_bytes) : 0);
   return plan;
 }
 

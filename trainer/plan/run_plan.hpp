@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "comm/reduction.hpp"
@@ -10,9 +11,11 @@
 #include "data/prefetch.hpp"
 #include "model/families/family.hpp"
 #include "model/graph/plan.hpp"
+#include "model/update/optimizer.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/ownership.hpp"
+#include "trainer/plan/step_schedule.hpp"
 
 namespace muster {
 
@@ -35,12 +38,15 @@ struct RunPlan {
   std::vector<Subtree> roots;     // of all ranks, in order
   std::vector<int> root_owner;    // the rank that computes each
   std::vector<Bucket> buckets;
+  std::shared_ptr<const Optimizer> optimizer;
+  bool sharded = true;  // train.sharding
   // By bucket: what this rank updates; its piece, or all of it with train.sharding = 0.
   std::vector<Range> updated;
   int gradient_buffers = 1;
   bool reduce_scatters = false;  // the communicator sums the gradients; else all_to_all and the tree
   int rank = 0;
   int ranks = 1;
+  StepSchedule schedule;  // of this rank
 
   MemoryByKind memory{};                  // of the device; on CPUs all there is
   MemoryByKind host_memory{};             // beside a GPU's
@@ -64,6 +70,8 @@ struct RunPlan {
 // for_ranks(), cannot be divided over `ranks`. The device may be elsewhere. `communicator_sums`: as Communicator::sums() will say.
 RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, std::uint64_t data_bytes,
                       DeviceKind device = DeviceKind::cpu, bool communicator_sums = false);
+
+std::shared_ptr<const Optimizer> optimizer_of(const OptimizerConfig& config);
 
 // What a copy of what this rank saves takes of the host's memory; nothing on CPUs, where it lies there anyway.
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device);

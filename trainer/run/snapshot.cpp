@@ -63,22 +63,25 @@ RunState run_state_from(const std::string& json, const std::string& path) {
   }
 }
 
+std::uint64_t checkpoint_bytes(const RunPlan& plan) {
+  return (1 + plan.optimizer->slots().size()) *
+         static_cast<std::uint64_t>(plan.parameters().logical_elements()) * sizeof(float);
+}
+
 std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy) {
   std::vector<Slice> all;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
     const Range piece = plan.own_piece(b);
     for (const Segment& segment : segments(plan.parameters(), piece)) {
       const Parameter& parameter = plan.parameters()[segment.parameter];
-      const auto size = static_cast<std::size_t>(segment.end - segment.begin);
-      const auto moments =
-          static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
-      const auto add = [&](const char* kind, const Buffer& space, std::size_t offset) {
-        all.push_back({kind + parameter.name, parameter.logical_shape(), segment.begin, segment.end,
-                       space.as<float>().subspan(offset, size)});
+      const auto add = [&](std::string_view kind, std::span<float> values) {
+        all.push_back({fmt::format("{}/{}", kind, parameter.name), parameter.logical_shape(), segment.begin,
+                       segment.end, values});
       };
-      add("master/", state.master, static_cast<std::size_t>(segment.flat));
-      add("adam.m/", state.m, moments);
-      add("adam.v/", state.v, moments);
+      add("master", state.master.as<float>().subspan(static_cast<std::size_t>(segment.flat),
+                                                     static_cast<std::size_t>(segment.end - segment.begin)));
+      for (std::size_t slot = 0; slot < state.slots.size(); ++slot)
+        add(plan.optimizer->slots()[slot], state.state(plan, slot, b, segment));
     }
   }
   if (!state.machine.is_cpu()) {
@@ -115,17 +118,12 @@ void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) 
   for (std::size_t b = 0; b < plan.buckets.size(); ++b)
     for (const Segment& segment : segments(plan.parameters(), plan.updated[b])) {
       const Parameter& parameter = plan.parameters()[segment.parameter];
-      const auto offset =
-          static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
-      const auto size = static_cast<std::size_t>(segment.end - segment.begin);
-      for (const auto& [kind, space] :
-           {std::pair<const char*, const Buffer&>{"adam.m/", state.m}, {"adam.v/", state.v}}) {
-        checkpoint.require(kind + parameter.name, parameter.logical_shape());
-        transfer.upload(space.as<float>().subspan(offset, size),
-                        [&, &prefix = kind](std::int64_t begin, std::span<float> piece) {
-                          checkpoint.read(prefix + parameter.name, segment.begin + begin,
-                                          segment.begin + begin + std::ssize(piece), piece);
-                        });
+      for (std::size_t slot = 0; slot < state.slots.size(); ++slot) {
+        const std::string name = fmt::format("{}/{}", plan.optimizer->slots()[slot], parameter.name);
+        checkpoint.require(name, parameter.logical_shape());
+        transfer.upload(state.state(plan, slot, b, segment), [&](std::int64_t begin, std::span<float> piece) {
+          checkpoint.read(name, segment.begin + begin, segment.begin + begin + std::ssize(piece), piece);
+        });
       }
     }
 }

@@ -31,11 +31,14 @@ std::string to_json(const RunState& state, const Config& config);
 // Throws UserError naming `path` when the text is not what to_json writes.
 RunState run_state_from(const std::string& json, const std::string& path);
 
-// The pieces that this rank saves: master/NAME, adam.m/NAME, adam.v/NAME of the elements it owns. They lie in
+// Of the parameters and the optimizer's state, as a checkpoint of all ranks holds them.
+std::uint64_t checkpoint_bytes(const RunPlan& plan);
+
+// The pieces that this rank saves: master/NAME, and SLOT/NAME of each slot of the optimizer, of the elements it owns. They lie in
 // `copy`, host memory of snapshot_bytes (run_plan.hpp), or on CPUs where they always lie. Blocks.
 std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy);
 
-// Parameters whole, moments as far as this rank updates them.
+// Parameters whole, the optimizer's state as far as this rank updates them.
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state);
 void load_parameters(const Checkpoint& checkpoint, const ParameterSpace& parameters, std::span<float> master,
                      Transfer& transfer);

@@ -206,9 +206,9 @@ void TrainingRun::refuse_what_cannot_go_on() const {
     }
     std::int64_t step = 0;
     if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
-    // Of parameters and both moments; better now than after the first hours.
+    // Better now than after the first hours.
     if (step < config_.train.steps)
-      check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters().logical_elements()), next_attempt,
+      check_room(folder, checkpoint_bytes(plan_), next_attempt,
                  removable_bytes(folder, config_.checkpoint.keep));
     if (config_.eval.every > 0 && !data_.has_validation(config_))
       throw UserError(

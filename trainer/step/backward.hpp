@@ -1,5 +1,5 @@
-// Forward and backward of this rank's leaves. Each bucket of parameters is received just before forward first
-// uses it; each bucket of gradients leaves as soon as backward has finished it.
+// Forward and backward of this rank's micro-batches, their reports and the sums of its gradient spaces: the entries of a
+// step's schedule that need no other rank.
 #pragma once
 
 #include <cstdint>
@@ -13,59 +13,53 @@
 #include "data/prefetch.hpp"
 #include "model/executor.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/step/gradient_exchange.hpp"
 #include "trainer/step/model_state.hpp"
-#include "trainer/step/update.hpp"
 
 namespace muster {
 
 class Backward {
  public:
   // `reports`, in the device's memory: one for each of this rank's leaves, in order.
-  Backward(const Config& config, const RunPlan& plan, ModelState& state, GradientExchange& exchange,
-           Update& update, std::span<LeafReport> reports, Pulse& pulse);
+  Backward(const Config& config, const RunPlan& plan, ModelState& state, std::span<LeafReport> reports,
+           Pulse& pulse);
 
-  // Asks for the micro-batches of a step, in the order in which run() takes them.
+  // Asks for the micro-batches of a step, in the order in which its entries take them.
   void request(Prefetch& prefetch, std::int64_t step) const;
 
-  // Appends the leaves of a step and their reports; `stop` tells this rank's wish to end, and is asked until the last
-  // micro-batch. When reading data fails the step goes through its motions, so that the other ranks are not left waiting, and failure()
-  // tells what happened. `times`, if given, gets those of all kernels of the plan.
-  void run(Prefetch& prefetch, std::int64_t step, const std::function<bool()>& stop,
-           std::vector<StepTimes>* times = nullptr);
+  // Before the entries of a step. `stop` tells this rank's wish to end, and is asked until the last micro-batch.
+  // `times`, if given, gets those of all kernels of the plan. When reading data fails, the step goes through its motions
+  // without them, so that the other ranks are not left waiting, and failure() tells what happened.
+  void begin(Prefetch& prefetch, std::int64_t step, const std::function<bool()>& stop,
+             std::vector<StepTimes>* times);
+  void run(const entry::ClearReports&);
+  void run(const entry::TakeBatch& entry);
+  void run(const entry::RunKernels& entry);
+  void run(const entry::Report& entry);
+  void run(const entry::Add& entry);
 
   const std::exception_ptr& failure() const { return failure_; }
   double wait_data_ms() const { return wait_data_ms_; }
   // Of the last step, on this rank (data/loader.hpp).
   std::int64_t merged_documents() const { return merged_documents_; }
-  // Buckets in the order in which they leave, the same in every step and on every rank.
-  const std::vector<std::size_t>& order() const { return order_; }
 
  private:
-  // What there is to do for the host before a step of the plan.
-  struct Cut {
-    std::vector<std::size_t> receive;  // buckets of parameters first used after it
-    std::vector<std::size_t> launch;   // buckets of gradients finished before it
-  };
-  std::vector<Cut> cuts_of_plan();
-  void run_micro_batch(Prefetch& prefetch, const Bindings& bindings, const StepScalars& scalars,
-                       std::size_t leaf, const std::function<bool()>& stop, const ExecutorOptions& options);
-  void report(std::size_t leaf, const LeafReport& more, const double* loss, bool first);
-  void add(const std::vector<Add>& adds, Range range);
-  void launch(std::size_t bucket);
+  void report(int leaf, const LeafReport& more, const double* loss);
+  void append_report(LeafReport& to, const LeafReport& more, const double* loss, bool first);
 
   const Config& config_;
   const RunPlan& plan_;
   ModelState& state_;
-  GradientExchange& exchange_;
-  Update& update_;
   std::span<LeafReport> reports_;
   Pulse& pulse_;
   Stream& stream_;
-  std::vector<LeafStep> steps_;
-  std::vector<std::size_t> order_;
-  std::vector<Cut> cuts_;  // by step of the plan, and one for its end
   Executor executor_;
+
+  // Of the step at hand.
+  Prefetch* prefetch_ = nullptr;
+  std::int64_t step_ = 0;
+  std::function<bool()> stop_;
+  std::vector<StepTimes>* times_ = nullptr;
+  std::int64_t targets_ = 0;  // of the micro-batch at hand
   std::exception_ptr failure_;
   double wait_data_ms_ = 0;
   std::int64_t merged_documents_ = 0;

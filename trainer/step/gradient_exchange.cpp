@@ -1,7 +1,6 @@
 #include "trainer/step/gradient_exchange.hpp"
 
 #include <algorithm>
-#include <fmt/format.h>
 
 namespace muster {
 
@@ -15,15 +14,24 @@ GradientExchange::GradientExchange(const RunPlan& plan, ModelState& state, Commu
       arrived_(plan.buckets.size()) {
   std::vector<int> count(static_cast<std::size_t>(plan.ranks));
   for (const int owner : plan.root_owner) index_in_rank_.push_back(count[static_cast<std::size_t>(owner)]++);
-  const auto foreign =
-      static_cast<std::int64_t>(plan.roots.size()) - count[static_cast<std::size_t>(plan.rank)];
+  const std::int64_t foreign = foreign_roots(plan);
   std::int64_t elements = 0;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
     staging_begin_.push_back(elements);
     elements += foreign * plan.own_piece(b).size();
   }
-  if (plan.reduce_scatters) return;
-  staging_ = state.machine.take(MemoryKind::communication, static_cast<std::uint64_t>(elements) * 4);
+  staging_ = state.machine.take(MemoryKind::communication, bytes(plan));
+}
+
+std::int64_t GradientExchange::foreign_roots(const RunPlan& plan) {
+  return std::ranges::count_if(plan.root_owner, [&](int owner) { return owner != plan.rank; });
+}
+
+std::uint64_t GradientExchange::bytes(const RunPlan& plan) {
+  if (plan.reduce_scatters) return 0;
+  return Buffer::counted(
+      static_cast<std::uint64_t>(foreign_roots(plan) * owned_elements(plan.buckets, plan.rank)) *
+      sizeof(float));
 }
 
 // This rank's piece of a root: in its own gradients, or in the staging memory.
@@ -40,16 +48,16 @@ std::span<float> GradientExchange::operand(std::size_t root, std::size_t bucket)
       static_cast<std::size_t>(staging_begin_[bucket] + foreign_before * piece.size()), size);
 }
 
-void GradientExchange::start(std::size_t bucket, const Event& ready) {
+void GradientExchange::start(const entry::Send& entry) {
+  const std::size_t bucket = entry.bucket;
+  const Event ready = state_.machine.stream().record();
   arrived_[bucket].clear();
-  if (plan_.ranks == 1) return;
   if (plan_.reduce_scatters) {
     std::vector<std::span<float>> pieces;
     for (const Range& piece : plan_.buckets[bucket].pieces)
       pieces.push_back(state_.gradients[0].as<float>().subspan(static_cast<std::size_t>(piece.begin),
                                                                static_cast<std::size_t>(piece.size())));
-    arrived_[bucket].push_back(
-        comm_.reduce_scatter(pieces, fmt::format("reduction of gradients, bucket {}", bucket), ready));
+    arrived_[bucket].push_back(comm_.reduce_scatter(pieces, name_of(entry), ready));
     return;
   }
   const auto ranks = static_cast<std::size_t>(plan_.ranks);
@@ -73,8 +81,7 @@ void GradientExchange::start(std::size_t bucket, const Event& ready) {
               mine.subspan(static_cast<std::size_t>(piece.begin), static_cast<std::size_t>(piece.size())));
       }
     }
-    arrived_[bucket].push_back(
-        comm_.all_to_all(send, receive, fmt::format("reduction of gradients, bucket {}", bucket), ready));
+    arrived_[bucket].push_back(comm_.all_to_all(send, receive, name_of(entry), ready));
   }
 }
 

@@ -23,14 +23,17 @@ namespace muster {
 class GradientExchange {
  public:
   GradientExchange(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
+  // Of staging memory, on the device.
+  static std::uint64_t bytes(const RunPlan& plan);
 
-  // Sends bucket `bucket` of this rank's roots once `ready` is complete.
-  void start(std::size_t bucket, const Event& ready);
+  // Sends a bucket of this rank's roots once the stream has come to here.
+  void start(const entry::Send& entry);
 
   // Appends to the stream what makes the sum of this rank's piece, and returns where it will lie.
   std::span<float> finish(std::size_t bucket);
 
  private:
+  static std::int64_t foreign_roots(const RunPlan& plan);
   std::span<float> operand(std::size_t root, std::size_t bucket) const;
 
   const RunPlan& plan_;

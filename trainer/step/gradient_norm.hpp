@@ -19,10 +19,14 @@ class GradientNorm {
  public:
   GradientNorm(const RunPlan& plan, Machine& machine, Communicator& comm, WaitClock& waits);
 
+  static std::uint64_t bytes(const RunPlan& plan);
+
   // Appends the squares of this rank's piece of a bucket.
   void add(std::size_t bucket, std::span<const float> piece);
-  // Exchanges them, appends the wait for all, and returns where they will stand, in the order of the flat space.
-  std::span<double> gather();
+  // Exchanges those that were added, and appends the wait for all.
+  void share(const entry::ShareSquares& entry);
+  // Where they stand, in the order of the flat space.
+  std::span<double> squares() const { return squares_.as<double>(); }
 
  private:
   const RunPlan& plan_;

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "core/hash.hpp"
-#include "model/ops/flat.hpp"
+#include "model/update/flat_kernels.hpp"
+#include "model/update/fresh_values.hpp"
 #include "trainer/step/transfer.hpp"
 
 namespace muster {
@@ -16,13 +17,30 @@ ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) :
     gradients.push_back(machine.take(MemoryKind::gradients, elements * 4));
   std::int64_t updated = 0;
   for (const Range& range : plan.updated) {
-    moments_begin.push_back(updated);
+    slots_begin.push_back(updated);
     updated += range.size();
   }
-  m = machine.take(MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
-  v = machine.take(MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4);
+  for (std::size_t slot = 0; slot < plan.optimizer->slots().size(); ++slot)
+    slots.push_back(machine.take(MemoryKind::optimizer, static_cast<std::uint64_t>(updated) * 4));
   arena =
       machine.take(MemoryKind::activations, std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+}
+
+MemoryByKind ModelState::bytes(const RunPlan& plan, const Config& config) {
+  const auto elements = static_cast<std::uint64_t>(plan.parameters().elements());
+  std::uint64_t updated = 0;
+  for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
+  MemoryByKind bytes{};
+  const auto of = [&](MemoryKind kind) -> std::uint64_t& { return bytes[static_cast<std::size_t>(kind)]; };
+  of(MemoryKind::parameters) = Buffer::counted(elements * 4);
+  if (config.run.precision == Precision::bf16)
+    of(MemoryKind::compute_weights) = Buffer::counted(elements * 2);
+  of(MemoryKind::gradients) =
+      static_cast<std::uint64_t>(plan.gradient_buffers) * Buffer::counted(elements * 4);
+  of(MemoryKind::optimizer) = plan.optimizer->slots().size() * Buffer::counted(updated * 4);
+  of(MemoryKind::activations) =
+      Buffer::counted(std::max(plan.training.arena_bytes, plan.evaluation.arena_bytes));
+  return bytes;
 }
 
 void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
@@ -39,6 +57,13 @@ void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
         fill_normal(piece, begin, parameter.init.scale, fnv1a(parameter.name), seed);
     });
   }
+}
+
+std::span<float> ModelState::state(const RunPlan& plan, std::size_t slot, std::size_t bucket,
+                                   const Segment& segment) {
+  const std::int64_t inside = segment.flat - plan.updated[bucket].begin;
+  return slots[slot].as<float>().subspan(static_cast<std::size_t>(slots_begin[bucket] + inside),
+                                         static_cast<std::size_t>(segment.end - segment.begin));
 }
 
 void ModelState::refresh_compute(Range range) {

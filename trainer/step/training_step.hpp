@@ -1,11 +1,11 @@
-// One training step on one rank: backward, the reduction behind it, the norm, the update, the gathering of
-// parameters. The host only appends it to the device's stream; what came of it is read later.
+// One training step on one rank: executes the entries of its schedule (trainer/plan/step_schedule.hpp), which alone says in
+// which order. The host only appends them to the device's stream; what came of a step is read later.
 //
 //   loss = (sum of the losses of all valid targets) / N,  norm = ||gradient of the sum|| / N
-//   factor = min(1, clip / (norm + 1e-6));  AdamW on gradient * (factor / N)
+//   factor = min(1, clip / (norm + 1e-6));  the optimizer's update by gradient * (factor / N)
 //
 // N is the number of valid targets of the global batch, counted by the ranks together. The update is skipped
-// when N = 0 or when the loss or the norm is not finite (model/ops/flat.hpp, StepOutcome).
+// when N = 0 or when the loss or the norm is not finite (model/update/outcome.hpp).
 #pragma once
 
 #include <cstdint>
@@ -61,10 +61,13 @@ class TrainingStep {
   // Goes on from `progress`.
   TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
                const Progress& progress);
+  // What it takes of the device's memory for communication, and of the host's.
+  static std::uint64_t bytes(const RunPlan& plan);
+  static std::uint64_t host_bytes();
 
   void request(Prefetch& prefetch, std::int64_t step) const { backward_.request(prefetch, step); }
 
-  // Appends the next step. `stop`, `times`: see Backward::run.
+  // Appends the next step: the entries of the plan's schedule. `stop`, `times`: see Backward::begin.
   void start(Prefetch& prefetch, double lr, const std::function<bool()>& stop = {},
              std::vector<StepTimes>* times = nullptr);
   // Steps that were started and not finished.
@@ -84,7 +87,9 @@ class TrainingStep {
     std::int64_t merged_documents = 0;
     std::function<std::vector<double>()> waited_for_ranks;  // seconds
   };
-  AdamW rule(double lr) const;
+  void append(const StepEntry& entry, double lr);
+  void share(const entry::ShareReports& entry);
+  void decide();
   std::span<LeafReport> my_reports() const;
   StepOutcome* outcome() const { return outcome_.as<StepOutcome>().data(); }
 
@@ -100,7 +105,8 @@ class TrainingStep {
   Update update_;
   Backward backward_;
   GradientNorm norm_;
-  std::vector<std::span<float>> sums_;  // by bucket: this rank's piece of the summed gradient
+  std::vector<std::span<float>> sums_;  // by bucket: of the summed gradient what this rank updates by
+  Event reported_;                      // the leaves of all ranks
   std::int64_t started_;                // steps
   std::deque<Pending> pending_;
 };

@@ -1,7 +1,6 @@
 #include "trainer/step/update.hpp"
 
 #include <exception>
-#include <fmt/format.h>
 
 namespace muster {
 namespace {
@@ -17,14 +16,8 @@ std::vector<std::span<std::byte>> pieces_of(const Bucket& bucket, const Buffer& 
 
 }  // namespace
 
-Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm,
-               WaitClock& waits)
-    : config_(config),
-      plan_(plan),
-      state_(state),
-      comm_(comm),
-      waits_(waits),
-      gathered_(plan.buckets.size()) {
+Update::Update(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits)
+    : plan_(plan), state_(state), comm_(comm), waits_(waits), gathered_(plan.buckets.size()) {
   for (const Range& range : plan.updated) segments_.push_back(segments(plan.parameters(), range));
 }
 
@@ -39,33 +32,42 @@ Update::~Update() {
   }
 }
 
-void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums) {
-  receive_all();  // only a step that has failed leaves some of the last update's values
+std::span<float> Update::share(const entry::ShareGradients& entry, std::span<float> sum) {
   Stream& stream = state_.machine.stream();
-  // From the beginning of the space: the next forward asks for the first layers first.
-  for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
-    const std::span<const float> gradients = gradient(b, sums[b]);
-    for (const Segment& segment : segments_[b]) {
-      const auto size = static_cast<std::size_t>(segment.end - segment.begin);
-      const std::int64_t inside = segment.flat - plan_.updated[b].begin;
-      const auto moments = static_cast<std::size_t>(state_.moments_begin[b] + inside);
-      AdamW own = rule;
-      const bool decays = plan_.parameters()[segment.parameter].decay;
-      own.decay = decays ? static_cast<float>(config_.optimizer.weight_decay) : 0.0f;
-      stream.enqueue([adamw = state_.machine.flat().adamw, own, outcome,
-                      w = state_.master.as<float>().subspan(static_cast<std::size_t>(segment.flat), size),
-                      m = state_.m.as<float>().subspan(moments, size),
-                      v = state_.v.as<float>().subspan(moments, size),
-                      g = gradients.subspan(static_cast<std::size_t>(inside), size)](NativeStream native) {
-        adamw(native, own, outcome, w, m, v, g);
-      });
-    }
-    const bool gathers = config_.train.sharding == 1 && plan_.ranks > 1;
-    gathered_[b] =
-        gathers ? comm_.all_gather(pieces_of(plan_.buckets[b], state_.master),
-                                   fmt::format("all_gather of parameters, bucket {}", b), stream.record())
-                : Event();
+  const Bucket& bucket = plan_.buckets[entry.bucket];
+  const std::span<float> space = state_.gradients[0].as<float>();
+  const std::span<float> own =
+      space.subspan(static_cast<std::size_t>(plan_.own_piece(entry.bucket).begin), sum.size());
+  if (sum.data() != own.data()) stream.copy(own.data(), sum.data(), sum.size_bytes());
+  const Event gathered =
+      comm_.all_gather(pieces_of(bucket, state_.gradients[0]), name_of(entry), stream.record());
+  waits_.during([&] { stream.wait(gathered); });
+  return space.subspan(static_cast<std::size_t>(bucket.range.begin),
+                       static_cast<std::size_t>(bucket.range.size()));
+}
+
+void Update::apply(const entry::Update& entry, double lr, const StepOutcome* outcome,
+                   std::span<const float> gradient) {
+  const std::size_t bucket = entry.bucket;
+  for (const Segment& segment : segments_[bucket]) {
+    const auto size = static_cast<std::size_t>(segment.end - segment.begin);
+    UpdateRange range;
+    range.weights = state_.master.as<float>().subspan(static_cast<std::size_t>(segment.flat), size);
+    for (std::size_t slot = 0; slot < state_.slots.size(); ++slot)
+      range.state[slot] = state_.state(plan_, slot, bucket, segment);
+    range.gradient =
+        gradient.subspan(static_cast<std::size_t>(segment.flat - plan_.updated[bucket].begin), size);
+    range.decays = plan_.parameters()[segment.parameter].decay;
+    state_.machine.stream().enqueue(
+        [&optimizer = *plan_.optimizer, &kernels = state_.machine.flat(), lr, outcome,
+         range](NativeStream native) { optimizer.update(native, kernels, lr, outcome, range); });
   }
+  gathered_[bucket] = Event();
+}
+
+void Update::gather(const entry::Gather& entry) {
+  gathered_[entry.bucket] = comm_.all_gather(pieces_of(plan_.buckets[entry.bucket], state_.master),
+                                             name_of(entry), state_.machine.stream().record());
 }
 
 void Update::receive(std::size_t bucket) {
@@ -77,23 +79,6 @@ void Update::receive(std::size_t bucket) {
 
 void Update::receive_all() {
   for (std::size_t b = 0; b < gathered_.size(); ++b) receive(b);
-}
-
-// What the update of a bucket reads, from the first element that this rank updates on.
-std::span<const float> Update::gradient(std::size_t bucket, std::span<float> sum) {
-  if (config_.train.sharding == 1) return sum;
-  Stream& stream = state_.machine.stream();
-  const Range range = plan_.buckets[bucket].range, piece = plan_.own_piece(bucket);
-  const std::span<float> space = state_.gradients[0].as<float>();
-  const std::span<float> own = space.subspan(static_cast<std::size_t>(piece.begin), sum.size());
-  if (sum.data() != own.data()) stream.copy(own.data(), sum.data(), sum.size_bytes());
-  if (plan_.ranks > 1) {
-    const Event gathered =
-        comm_.all_gather(pieces_of(plan_.buckets[bucket], state_.gradients[0]),
-                         fmt::format("all_gather of gradients, bucket {}", bucket), stream.record());
-    waits_.during([&] { stream.wait(gathered); });
-  }
-  return space.subspan(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
 }
 
 }  // namespace muster

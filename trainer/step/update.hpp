@@ -1,7 +1,7 @@
-// The update of the parameters: AdamW on what this rank owns, then everyone gets the new values, while the
+// The update of the parameters: the optimizer's on what this rank owns, then everyone gets the new values, while the
 // next forward already computes with those that have come.
 //
-// train.sharding = 1: each rank holds the moments of its pieces and updates these; the new values are
+// train.sharding = 1: each rank holds the optimizer's state of its pieces and updates these; the new values are
 // gathered. train.sharding = 0: the summed gradients are gathered first, and every rank updates everything.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 #include "comm/communicator.hpp"
 #include "core/stream.hpp"
-#include "model/ops/flat.hpp"
+#include "model/update/optimizer.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/wait_clock.hpp"
@@ -20,15 +20,20 @@ namespace muster {
 
 class Update {
  public:
-  Update(const Config& config, const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
+  Update(const RunPlan& plan, ModelState& state, Communicator& comm, WaitClock& waits);
   // Blocks until nothing more is gathered: the parameters' memory may be given back then.
   ~Update();
   Update(const Update&) = delete;
   Update& operator=(const Update&) = delete;
 
-  // Appends the update. `sums[b]` is this rank's piece of the summed gradient of bucket b. rule.decay is set
-  // for each parameter here.
-  void apply(const AdamW& rule, const StepOutcome* outcome, std::span<const std::span<float>> sums);
+  // Appends the exchange of a bucket's summed gradient, of which `sum` is this rank's piece, and the wait for it; returns
+  // where all of the bucket will lie.
+  std::span<float> share(const entry::ShareGradients& entry, std::span<float> sum);
+  // Appends the update of a bucket. `gradient` begins where what this rank updates of the bucket does.
+  void apply(const entry::Update& entry, double lr, const StepOutcome* outcome,
+             std::span<const float> gradient);
+  // Begins to gather the new values of a bucket.
+  void gather(const entry::Gather& entry);
 
   // Appends the wait for the new values of a bucket and their copies in the type of the computation; nothing
   // when that has been done since the last update.
@@ -36,9 +41,6 @@ class Update {
   void receive_all();
 
  private:
-  std::span<const float> gradient(std::size_t bucket, std::span<float> sum);
-
-  const Config& config_;
   const RunPlan& plan_;
   ModelState& state_;
   Communicator& comm_;

@@ -1,6 +1,6 @@
-// Every .cpp of this folder is compiled once for each instruction set that kernels are written for, into a namespace
-// of its own: CMakeLists.txt defines MUSTER_CPU_LEVEL, this header names the namespace MUSTER_ISA and says what the
-// code may use. model/ops/cpu_kernels.cpp chooses among them when the program starts.
+// Every .cpp of this folder and of model/update/cpu is compiled once for each instruction set that kernels are written
+// for, into a namespace of its own: CMakeLists.txt defines MUSTER_CPU_LEVEL, this header names the namespace MUSTER_ISA
+// and says what the code may use. model/cpu_kernels.cpp chooses among them when the program starts.
 //
 // Code stands between MUSTER_BEGIN_ISA and MUSTER_END_ISA. The compiler's flags are those of any processor, and gcc's
 // pragma holds for what is written between the two only, not for what headers bring: of an inline function of the

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "model/ops/cpu/isa.hpp"
-#include "model/ops/flat.hpp"
 #include "model/ops/kernel.hpp"
 
 MUSTER_BEGIN_ISA
@@ -33,9 +32,6 @@ void swiglu(const Op&, const KernelArgs&);
 void swiglu_gradient(const Op&, const KernelArgs&);
 
 const KernelTable& kernels();
-const FlatKernels& flat_kernels();
-// As muster::fill_normal.
-void fill_normal(std::span<float> x, std::int64_t first, float scale, std::uint32_t key, std::uint64_t seed);
 
 using Types = std::span<const TensorType>;
 std::uint64_t attention_workspace(const Op&, Types inputs, Types outputs, int threads);

@@ -67,7 +67,7 @@ TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
         << speed.op;
   }
   EXPECT_EQ(calls, static_cast<std::int64_t>(plan.steps.size()));
-  for (const char* op : {"adamw", "block_squares", "add", "to_bf16"})
+  for (const char* op : {"adamw", "sgd", "block_squares", "add", "to_bf16"})
     EXPECT_TRUE(seen.contains(op + std::string("f32[36864]"))) << op;
   EXPECT_EQ(account.peak(MemoryKind::activations), 0u);  // a run's account knows nothing of it
 }

@@ -256,6 +256,11 @@ TEST(Config, keys_that_contradict_each_other_are_refused_by_name) {
   EXPECT_EQ(refused([](Config&) {}), "");
   EXPECT_EQ(refused([](Config& c) { c.model.heads = 7; }).substr(0, 29), "model.heads = 7 does not divi");
   EXPECT_EQ(refused([](Config& c) { c.model.kv_heads = 5; }).substr(0, 18), "model.kv_heads = 5");
+  EXPECT_EQ(refused([](Config& c) {
+              c.optimizer.nesterov = true;
+              c.optimizer.momentum = 0;
+            }).substr(0, 43),
+            "optimizer.nesterov wants optimizer.momentum");
   EXPECT_EQ(refused([](Config& c) { c.model.context = 512; }).substr(0, 29), "train.sequence = 1024 exceeds");
   const auto invariant = [](Config& c) { c.train.reduction = Reduction::invariant; };
   for (const std::int64_t batch : {12, 4}) {
@@ -307,6 +312,37 @@ TEST(Config, a_name_that_is_no_utf8_is_refused_before_it_names_a_run) {
   EXPECT_NE(message.find("UTF-8"), std::string::npos) << message;
   EXPECT_EQ(read_config(path, std::vector<Override>{{"run.dir", "runs/x"}}).run.dir, "runs/x");
   std::filesystem::remove(path);
+}
+
+TEST(Config, a_key_of_another_kind_of_optimizer_is_refused_by_name_wherever_its_kind_is_told) {
+  const std::string sgd = "[optimizer]\nkind = \"sgd\"\n";
+  EXPECT_EQ(refusal_of_text(sgd + "momentum = 0.5\nnesterov = true\nweight_decay = 1e-4\n"), "");
+  EXPECT_EQ(refusal_of_text("[optimizer]\nbetas = [0.9, 0.95]\nkind = \"sgd\"\n"),
+            "a.toml:2: optimizer.kind = \"sgd\" has no optimizer.betas; leave it out, or choose another "
+            "optimizer.kind");
+  EXPECT_NE(refusal_of_text(sgd + "epsilon = 1e-8\n").find("optimizer.epsilon"), std::string::npos);
+  for (const std::string key : {"momentum = 0.9", "nesterov = false"})
+    EXPECT_NE(
+        refusal_of_text("[optimizer]\n" + key + "\n").find("a.toml:2: optimizer.kind = \"adamw\" has no"),
+        std::string::npos);
+
+  const auto refusal_of = [](const std::vector<Override>& overrides) {
+    return refusal([&] { read_config("configs/tiny.toml", overrides); });
+  };
+  EXPECT_EQ(refusal_of({{"optimizer.momentum", "0.5"}, {"optimizer.kind", "sgd"}}), "");
+  EXPECT_NE(refusal_of({{"optimizer.momentum", "0.5"}})
+                .find("command line: optimizer.kind = \"adamw\" has no optimizer.momentum"),
+            std::string::npos);
+}
+
+TEST(Config, the_resolved_file_holds_the_keys_of_its_optimizer_alone) {
+  Config config = resolved();
+  EXPECT_EQ(to_toml(config).find("momentum"), std::string::npos);
+  config.optimizer.kind = OptimizerKind::sgd;
+  config.optimizer.nesterov = true;
+  const std::string text = to_toml(config);
+  EXPECT_EQ(text.find("betas"), std::string::npos);
+  EXPECT_EQ(parse_config(text, "config.toml"), config);
 }
 
 TEST(Config, a_path_that_cannot_be_looked_at_is_a_users_error) {

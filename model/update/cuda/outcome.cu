@@ -1,15 +1,14 @@
-// What a step knows of itself: its scalars, the reports of its leaves, and the outcome, whose sums run over fixed
-// trees. Each is a few bytes but the squares, which are read once (8 bytes for a block of the flat space).
+// The reports of a step's leaves, and its outcome, whose sums run over fixed trees. Each is a few bytes but the squares,
+// which are read once (8 bytes for a block of the flat space).
 #include <cmath>
 #include <limits>
 
 #include "model/ops/cuda/device.cuh"
-#include "model/ops/cuda/flat_step.hpp"
+#include "model/update/cuda/kernels.hpp"
+#include "model/update/outcome.hpp"
 
 namespace muster::cuda {
 namespace {
-
-__global__ void store_scalars_kernel(StepScalars value, StepScalars* to) { *to = value; }
 
 __global__ void add_report_kernel(LeafReport more, const double* loss, bool first, LeafReport* to) {
   LeafReport report = first ? LeafReport{} : *to;
@@ -109,17 +108,13 @@ __global__ void __launch_bounds__(warp_size)
     const double factor = rule.clip > 0 ? fmin(1.0, rule.clip / (result.grad_norm + 1e-6)) : 1.0;
     result.gradient_scale = static_cast<float>(factor / n);
     const auto updates = static_cast<double>(++result.updates);
-    result.correction1 = 1 - pow(rule.beta1, updates);
-    result.correction2 = 1 - pow(rule.beta2, updates);
+    result.correction1 = 1 - pow(rule.averages[0], updates);
+    result.correction2 = 1 - pow(rule.averages[1], updates);
   }
   *outcome = result;
 }
 
 }  // namespace
-
-void store_scalars(NativeStream stream, StepScalars value, StepScalars* to) {
-  launch(store_scalars_kernel, 1, 1, 0, stream, value, to);
-}
 
 void add_report(NativeStream stream, LeafReport more, const double* loss, bool first, LeafReport* to) {
   launch(add_report_kernel, 1, 1, 0, stream, more, loss, first, to);

@@ -1,19 +1,17 @@
 // What a step knows of itself on its device: scalars, the reports of its leaves, the outcome.
+#include "model/update/outcome.hpp"
+
 #include <cmath>
 #include <gtest/gtest.h>
 #include <limits>
-#include <optional>
 #include <vector>
 
-#include "model/ops/flat.hpp"
-#include "tests/model/test_device.hpp"
-#include "tests/reference/values.hpp"
+#include "tests/model/update/flat_test.hpp"
 
 namespace muster {
 namespace {
 
 using testing::OnDevice;
-using testing::TestDevice;
 
 // The sum over the complete binary tree over `size` leaves, a power of two, of which those behind the last value are
 // missing.
@@ -35,15 +33,8 @@ std::vector<double> uneven_values(std::size_t count, std::uint64_t seed) {
   return values;
 }
 
-class Outcome : public ::testing::TestWithParam<testing::TestBackend> {
+class Outcome : public testing::FlatTest {
  protected:
-  void SetUp() override {
-    if (!testing::has_device(GetParam())) GTEST_SKIP() << "no GPU is visible";
-    device_.emplace(GetParam());
-  }
-  TestDevice& device() { return *device_; }
-  const FlatKernels& kernels() { return device_->backend().flat; }
-
   StepOutcome finish(const std::vector<LeafReport>& leaves, const std::vector<double>& squares,
                      const OutcomeRule& rule = {}, const StepOutcome& before = {}) {
     const OnDevice<LeafReport> reports(device(), leaves);
@@ -54,9 +45,6 @@ class Outcome : public ::testing::TestWithParam<testing::TestBackend> {
     });
     return outcome.values()[0];
   }
-
- private:
-  std::optional<TestDevice> device_;
 };
 
 TEST_P(Outcome, scalars_are_stored_whole) {
@@ -162,7 +150,7 @@ TEST_P(Outcome, gradients_are_scaled_by_the_targets_and_clipped_to_the_norm) {
 }
 
 TEST_P(Outcome, bias_corrections_follow_the_updates_that_were_made) {
-  const OutcomeRule rule{.beta1 = 0.9, .beta2 = 0.999};
+  const OutcomeRule rule{.averages = {0.9, 0.999}};
   StepOutcome outcome;
   for (int step = 1; step <= 6; ++step) {
     const bool skipped = step == 3;

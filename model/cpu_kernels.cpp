@@ -1,6 +1,7 @@
-// Which of the copies of model/ops/cpu runs: each was compiled for one instruction set.
-#include "model/ops/flat.hpp"
+// Which of the copies of model/ops/cpu and model/update/cpu runs: each was compiled for one instruction set.
 #include "model/ops/kernel.hpp"
+#include "model/update/flat_kernels.hpp"
+#include "model/update/fresh_values.hpp"
 
 namespace muster {
 namespace {
