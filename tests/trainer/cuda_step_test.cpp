@@ -36,8 +36,8 @@ TEST_F(CudaStep, gives_the_losses_of_the_cpu_over_twenty_steps_with_dropout) {
       EXPECT_NEAR(outcome.losses()[step], expected.losses()[step], 1e-5 * expected.losses()[step])
           << "step " << step << " of " << ranks << " ranks";
     }
-    EXPECT_EQ(outcome.progress.updates, expected.progress.updates);
-    EXPECT_EQ(outcome.progress.targets, expected.progress.targets);
+    EXPECT_EQ(outcome.position.updates, expected.position.updates);
+    EXPECT_EQ(outcome.position.targets, expected.position.targets);
   }
 }
 
@@ -76,7 +76,7 @@ TEST_F(CudaStep, skips_a_step_without_targets_as_the_cpu_does) {
   };
   const Outcome outcome = train(config, 2, {.device = DeviceKind::cuda, .fill = none_in_third});
   for (std::size_t step = 0; step < 4; ++step) EXPECT_EQ(outcome.steps[step].skipped, step == 2) << step;
-  EXPECT_EQ(outcome.progress.updates, 3);
+  EXPECT_EQ(outcome.position.updates, 3);
 }
 
 }  // namespace

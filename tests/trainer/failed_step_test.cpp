@@ -34,12 +34,12 @@ TEST(FailedStep, sends_its_buckets_in_the_order_of_the_others) {
           small_run::fill(config, slot, count, batch);
         },
         account, prefetch_depth, config.train.micro_batch);
-    Progress progress;
-    TrainingStep training(config, mine, state, {comm, comm}, progress);
+    Position position;
+    TrainingStep training(config, mine, state, {comm, comm}, position);
     training.request(prefetch, 0);
     try {
       training.start(prefetch, 1e-3);
-      training.finish(progress);
+      training.finish(position);
     } catch (const UserError& error) {
       failed += std::strcmp(error.what(), "train-00003.h5 ends early: prepare the data again") == 0 ? 1 : 0;
     }

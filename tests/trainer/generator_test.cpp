@@ -46,7 +46,7 @@ class Generation : public Scratch {
       request.step = 7;
       request.attempt = 1;
       RunState run;
-      run.progress.step = 7;
+      run.position.step = 7;
       run.config = to_toml(config);
       request.state = to_json(run, config);
       save_checkpoint(comm, request, slices(plan, state, {}));

@@ -103,7 +103,7 @@ struct Disturbance {
 struct Outcome {
   std::vector<StepResult> steps;
   std::map<std::string, std::string> hashes;  // of tensors by name, as a checkpoint would hold them
-  Progress progress;
+  Position position;
   std::vector<double> losses() const {
     std::vector<double> all;
     for (const StepResult& step : steps) all.push_back(step.loss);
@@ -184,8 +184,8 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
                 fill(config, slot, count, batch);
             },
             account, prefetch_depth, config.train.micro_batch, machine.device().staging());
-        Progress progress;
-        TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
+        Position position;
+        TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, position);
         // As training_run.cpp does: what is to be read is asked for a step ahead, and a GPU is given a step before
         // the outcome of the last is known.
         const std::size_t ahead = cuda ? most_pending : 1;
@@ -204,7 +204,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
             training.start(prefetch, config.optimizer.lr,
                            [&] { return disturbance.stop && disturbance.stop(rank, step); });
           }
-          const StepResult result = training.finish(progress);
+          const StepResult result = training.finish(position);
           if (rank == 0) outcome.steps.push_back(result);
         }
         training.settle();
@@ -214,7 +214,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         const Buffer copy(account, MemoryKind::checkpoint, snapshot_bytes(plan, disturbance.device),
                           machine.device().staging());
         tensors.add(slices(plan, state, copy));
-        if (rank == 0) outcome.progress = progress;
+        if (rank == 0) outcome.position = position;
         direct.barrier("end").wait();
       },
       disturbance.delays);

@@ -151,13 +151,13 @@ TEST(TrainingStep, sends_exactly_the_bytes_of_the_plan) {
         ModelState state(plan, config, machine);
         state.initialise(plan, 1);
         Prefetch prefetch = small_run::prefetch(config, account);
-        Progress progress;
-        TrainingStep training(config, plan, state, {comm, comm}, progress);
+        Position position;
+        TrainingStep training(config, plan, state, {comm, comm}, position);
         for (std::int64_t step = 0; step < 2; ++step) {
           const std::uint64_t before = comm.bytes_sent();
           training.request(prefetch, step);
           training.start(prefetch, 1e-3);
-          training.finish(progress);
+          training.finish(position);
           training.settle();
           EXPECT_EQ(comm.bytes_sent() - before, plan.bytes_sent_per_step)
               << "rank " << comm.rank() << " of " << ranks << ", sharding " << sharding;
@@ -200,8 +200,8 @@ TEST(TrainingStep, takes_exactly_the_memory_of_the_plan) {
 void expect_third_step_skipped(const Outcome& outcome, std::int64_t steps) {
   for (std::int64_t step = 0; step < steps; ++step)
     EXPECT_EQ(outcome.steps[static_cast<std::size_t>(step)].skipped, step == 2) << step;
-  EXPECT_EQ(outcome.progress.step, steps);
-  EXPECT_EQ(outcome.progress.updates, steps - 1);
+  EXPECT_EQ(outcome.position.step, steps);
+  EXPECT_EQ(outcome.position.updates, steps - 1);
 }
 
 TEST(TrainingStep, without_a_single_target_is_skipped) {
@@ -273,7 +273,7 @@ TEST(TrainingStep, with_a_gradient_that_overflows_is_skipped_though_its_loss_is_
   EXPECT_TRUE(std::isfinite(outcome.steps[0].loss)) << outcome.steps[0].loss;
   EXPECT_FALSE(std::isfinite(outcome.steps[0].grad_norm)) << outcome.steps[0].grad_norm;
   EXPECT_TRUE(outcome.steps[0].skipped);
-  EXPECT_EQ(outcome.progress.updates, 0);
+  EXPECT_EQ(outcome.position.updates, 0);
 }
 
 TEST(TrainingStep, tells_all_ranks_when_one_is_asked_to_stop) {
@@ -305,22 +305,22 @@ TEST(TrainingStep, ends_every_rank_with_the_error_of_the_one_that_cannot_read) {
             fail_on_rank_1(comm.rank(), slot, count, batch);
           },
           account, prefetch_depth, config.train.micro_batch);
-      Progress progress;
-      TrainingStep training(config, plan, state, {comm, comm}, progress);
+      Position position;
+      TrainingStep training(config, plan, state, {comm, comm}, position);
       training.request(prefetch, 0);
       training.start(prefetch, 1e-3);
-      EXPECT_NO_THROW(training.finish(progress));
+      EXPECT_NO_THROW(training.finish(position));
       training.request(prefetch, 1);
       try {
         training.start(prefetch, 1e-3);
-        training.finish(progress);
+        training.finish(position);
       } catch (const UserError& error) {
         EXPECT_STREQ(error.what(), "train-00003.h5 ends early: prepare the data again");
         ++told;
         printed += is_printed_here(error) ? 1 : 0;
         EXPECT_EQ(is_printed_here(error), comm.rank() == 1);
       }
-      EXPECT_EQ(progress.step, 1);
+      EXPECT_EQ(position.step, 1);
     });
     EXPECT_EQ(told, 3);
     EXPECT_EQ(printed, 1);
@@ -339,12 +339,12 @@ TEST(TrainingStep, ends_when_the_parameters_that_nobody_waited_for_have_been_gat
     state.initialise(plan, 1);
     shaken::LateCommunicator late(comm, std::chrono::milliseconds(20));
     Prefetch prefetch = small_run::prefetch(config, account);
-    Progress progress;
+    Position position;
     {
-      TrainingStep training(config, plan, state, {late, late}, progress);
+      TrainingStep training(config, plan, state, {late, late}, position);
       training.request(prefetch, 0);
       training.start(prefetch, 1e-2);
-      training.finish(progress);
+      training.finish(position);
     }
     EXPECT_NO_THROW(check_replicas(state, comm));
     late.drain();

@@ -125,7 +125,7 @@ class TrainingRun : public Scratch {
         launch.delays);
     EXPECT_TRUE(results.empty() || errors.empty()) << "some ranks failed and others did not";
     for (const RunResult& result : results) {
-      EXPECT_EQ(result.progress.step, results[0].progress.step);
+      EXPECT_EQ(result.position.step, results[0].position.step);
       EXPECT_EQ(result.interrupted, results[0].interrupted);
       EXPECT_EQ(result.evaluation.loss, results[0].evaluation.loss);
     }
@@ -187,8 +187,8 @@ class TrainingRun : public Scratch {
 
 TEST_F(TrainingRun, arrives_at_the_same_bits_on_any_number_of_ranks) {
   const RunResult alone = run(config("alone"));
-  EXPECT_EQ(alone.progress.step, 6);
-  EXPECT_EQ(alone.progress.updates, 6);
+  EXPECT_EQ(alone.position.step, 6);
+  EXPECT_EQ(alone.position.updates, 6);
   EXPECT_FALSE(alone.interrupted);
   EXPECT_GT(alone.evaluation.targets, 0);
   ASSERT_EQ(metrics("alone").size(), 6u);
@@ -235,7 +235,7 @@ TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_und
       run(interrupted,
           {.ranks = 2, .delays = 3, .stop = [](int rank, auto step) { return rank == 1 && step == 2; }});
   EXPECT_TRUE(first.interrupted);
-  EXPECT_EQ(first.progress.step, 2);
+  EXPECT_EQ(first.position.step, 2);
   EXPECT_EQ(checkpoints("interrupted"), std::vector<std::int64_t>{2});
 
   interrupted.train.sharding = 0;
@@ -243,7 +243,7 @@ TEST_F(TrainingRun, interrupted_and_resumed_on_other_ranks_arrives_where_the_und
       run(interrupted,
           {.ranks = 3, .delays = 4, .stop = [](int rank, auto step) { return rank == 0 && step == 5; }});
   EXPECT_TRUE(second.interrupted);
-  EXPECT_EQ(second.progress.step, 5);
+  EXPECT_EQ(second.position.step, 5);
 
   interrupted.train.sharding = 1;
   EXPECT_FALSE(run(interrupted, {.ranks = 1}).interrupted);
@@ -259,7 +259,7 @@ TEST_F(TrainingRun, ends_after_its_time_limit_with_a_checkpoint) {
   limited.run.time_limit = 1e-6;
   const RunResult result = run(limited, {.ranks = 2});
   EXPECT_TRUE(result.interrupted);
-  EXPECT_EQ(result.progress.step, 1);
+  EXPECT_EQ(result.position.step, 1);
   EXPECT_EQ(checkpoints("limited"), std::vector<std::int64_t>{1});
   limited.run.time_limit = 0;
   run(limited, {.ranks = 2});
@@ -293,7 +293,7 @@ TEST_F(TrainingRun, that_is_asked_to_stop_before_its_first_step_takes_none) {
     if (before > 0) stop_after(before);
     const RunResult result = stop_after(before);
     EXPECT_TRUE(result.interrupted);
-    EXPECT_EQ(result.progress.step, before);
+    EXPECT_EQ(result.position.step, before);
     EXPECT_EQ(metrics("run").size(), static_cast<std::size_t>(before));
   }
   run(config("run"));
@@ -361,7 +361,7 @@ TEST_F(TrainingRun, started_again_at_its_end_does_nothing) {
   run(config("run"));
   const auto before = tensors("run", 6);
   const RunResult again = run(config("run"), {.ranks = 2});
-  EXPECT_EQ(again.progress.step, 6);
+  EXPECT_EQ(again.position.step, 6);
   EXPECT_FALSE(again.interrupted);
   EXPECT_EQ(tensors("run", 6), before);
   EXPECT_EQ(metrics("run").size(), 6u);
@@ -398,7 +398,7 @@ TEST_F(TrainingRun, refuses_to_begin_anew_where_no_checkpoint_can_be_used) {
   EXPECT_EQ(metrics("kept").size(), records);
 
   for (const std::int64_t step : before) std::filesystem::rename(file_of(step) + ".gone", file_of(step));
-  EXPECT_EQ(run(kept).progress.step, 6);
+  EXPECT_EQ(run(kept).position.step, 6);
 }
 
 // Its attempts are lost where checkpoints alone were copied; a new one that counted from 1 would take them for later
@@ -410,7 +410,7 @@ TEST_F(TrainingRun, goes_on_from_checkpoints_whose_attempts_are_lost) {
   for (kept.train.steps = 1; kept.train.steps <= 4; ++kept.train.steps) run(kept);
   std::filesystem::remove_all(RunFolder(path("kept")).attempts());
   kept.train.steps = 6;
-  EXPECT_EQ(run(kept).progress.step, 6);
+  EXPECT_EQ(run(kept).position.step, 6);
   EXPECT_EQ(checkpoints("kept"), (std::vector<std::int64_t>{5, 6}));
 }
 
@@ -431,7 +431,7 @@ TEST_F(TrainingRun, that_is_refused_does_not_end_the_one_that_lives) {
                                  refused([](Config& c) { c.model.width = 64; });
                                  return false;
                                }});
-  EXPECT_EQ(result.progress.step, 6);
+  EXPECT_EQ(result.position.step, 6);
   ASSERT_EQ(refusals.size(), 4u);
   EXPECT_TRUE(tells(refusals[0], {"optimizer.lr"}));
   for (const std::string& refusal : refusals) EXPECT_NE(refusal, "no error");
@@ -471,8 +471,8 @@ TEST_F(TrainingRun, skips_and_counts_steps_whose_loss_is_not_finite) {
   exploding.schedule.warmup = 0;
   exploding.eval.every = 0;
   const RunResult result = run(exploding, {.ranks = 2, .delays = 9});
-  EXPECT_EQ(result.progress.step, 6);
-  EXPECT_EQ(result.progress.updates, 1);
+  EXPECT_EQ(result.position.step, 6);
+  EXPECT_EQ(result.position.updates, 1);
   const auto records = metrics("run");
   ASSERT_EQ(records.size(), 6u);
   for (std::size_t step = 0; step < 6; ++step) EXPECT_EQ(records[step]["skipped"], step > 0) << step;
@@ -503,7 +503,7 @@ TEST_F(TrainingRun, names_the_steps_whose_batches_hold_no_target) {
     empty += record["targets"] == 0 ? 1 : 0;
   }
   EXPECT_GT(empty, 0);
-  EXPECT_EQ(result.progress.updates, 6 - empty);
+  EXPECT_EQ(result.position.updates, 6 - empty);
   EXPECT_NE(log.find(fmt::format("{} steps were skipped: their batches held no target", empty)),
             std::string::npos);
   EXPECT_EQ(log.find("not finite"), std::string::npos);
@@ -578,7 +578,7 @@ TEST_F(TrainingRun, refuses_to_resume_with_another_seed) {
   other.train.steps = 8;
   EXPECT_TRUE(tells(message_of([&] { run(other, {.ranks = 2}); }), {"run.seed"}));
   other.run.seed = 1;
-  EXPECT_EQ(run(other).progress.step, 8);
+  EXPECT_EQ(run(other).position.step, 8);
 }
 
 TEST_F(TrainingRun, refuses_more_ranks_than_shards) {

@@ -120,15 +120,15 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
         loader_options(config, Split::train),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) { fill(reference, slot, count, batch); },
         account, prefetch_depth, config.train.micro_batch, machine.device().staging());
-    Progress progress;
-    TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
+    Position position;
+    TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, position);
     // Ranks that are threads share what CUDA keeps for a process: memory that one gives back waits for all streams of its
     // GPU, those of other ranks too. So nobody trains before everybody has what it needs.
     comm.barrier("ready").wait();
     for (std::int64_t step = 0; step < config.train.steps; ++step) {
       training.request(prefetch, step);
       training.start(prefetch, config.optimizer.lr);
-      const StepResult result = training.finish(progress);
+      const StepResult result = training.finish(position);
       const auto s = static_cast<std::size_t>(step);
       EXPECT_NEAR(result.loss, losses[s], loss_tolerance * losses[s]) << "step " << step;
       EXPECT_NEAR(result.grad_norm, norms[s], norm_tolerance * norms[s]) << "step " << step;

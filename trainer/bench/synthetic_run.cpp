@@ -45,8 +45,8 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
       state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
       comm_(ranks.host),
       watchdog_(comm_, config_.run.watchdog),
-      step_(config_, plan_, state_, ranks, progress_) {
-  if (&ranks.device != &comm_) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
+      step_(config_, plan_, state_, ranks, position_) {
+  if (ranks.devices_apart()) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
   state_.refresh_compute({0, plan_.training.space.elements});
 }
@@ -70,7 +70,7 @@ std::vector<StepSample> SyntheticRun::take_steps(int steps) {
   double before = steady_seconds();
   for (int begun = 0; static_cast<int>(samples.size()) < steps;) {
     for (; begun < steps && step_.pending() < ahead; ++begun) start();
-    StepResult result = step_.finish(progress_);
+    StepResult result = step_.finish(position_);
     const double now = steady_seconds();
     samples.push_back({now - before, std::move(result.waits)});
     before = now;
@@ -83,7 +83,7 @@ SyntheticRun::Timed SyntheticRun::take_timed_step() {
   std::vector<StepTimes> times;
   const double before = steady_seconds();
   start(&times);
-  StepResult result = step_.finish(progress_);
+  StepResult result = step_.finish(position_);
   timed.step = {steady_seconds() - before, std::move(result.waits)};
   machine_.stream().synchronize();
   timed.plan_seconds.resize(plan_.training.steps.size());

@@ -48,7 +48,7 @@ class SyntheticRun {
   Communicator& comm_;  // of the hosts
   Watchdog watchdog_;
   std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
-  Progress progress_;
+  Position position_;
   TrainingStep step_;
   std::int64_t started_ = 0;
 };

@@ -74,6 +74,7 @@ int plan_command(const PlanOptions& options, bool tells) {
   std::uint64_t data_bytes = 0;
   if (is_prepared(told)) {
     const RunData data(told);
+    told = for_data(told, data);
     data_bytes = data.memory(for_ranks(told, options.ranks));
   } else if (told.model.vocabulary == 0) {
     throw UserError(

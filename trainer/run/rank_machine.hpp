@@ -9,7 +9,8 @@
 #include "comm/communicator.hpp"
 #include "core/host.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/step/training_step.hpp"
+#include "trainer/step/machine.hpp"
+#include "trainer/step/ranks.hpp"
 
 namespace muster {
 

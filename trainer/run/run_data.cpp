@@ -17,13 +17,17 @@ std::string content_of(std::uint64_t tokenizer_hash, const SplitInfo& split) {
 
 }  // namespace
 
-RunData::RunData(Config& config) {
+RunData::RunData(const Config& config) {
   if (config.data.sources().empty())
     throw UserError(
         "data.path is missing: name the folder that `muster prepare` wrote, as --data.path=FOLDER");
   for (const DataSource& source : config.data.sources())
     datasets_.push_back(std::make_unique<Dataset>(source.path, config.data.verify));
-  if (config.model.vocabulary == 0) config.model.vocabulary = info().vocabulary;
+}
+
+Config for_data(Config config, const RunData& data) {
+  if (config.model.vocabulary == 0) config.model.vocabulary = data.info().vocabulary;
+  return config;
 }
 
 std::vector<SourceIdentity> RunData::identities(const Config& config) const {

@@ -23,9 +23,8 @@ struct SourceIdentity {
 
 class RunData {
  public:
-  // Opens the datasets of `config` and fills in model.vocabulary if it is 0. Throws UserError when they do
-  // not fit the model or each other.
-  explicit RunData(Config& config);
+  // Opens the datasets of `config`. Throws UserError when none is named, or one cannot be read.
+  explicit RunData(const Config& config);
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
   std::vector<SourceIdentity> identities(const Config& config) const;
@@ -53,5 +52,8 @@ class RunData {
   std::vector<Loader::Source> sources(const Config& config) const;
   std::vector<std::unique_ptr<Dataset>> datasets_;
 };
+
+// With what 0 stands for where it follows the data: model.vocabulary.
+Config for_data(Config config, const RunData& data);
 
 }  // namespace muster

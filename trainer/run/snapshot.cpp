@@ -17,13 +17,13 @@ std::string to_json(const RunState& state, const Config& config) {
   std::vector<std::string_view> may_change;
   for (const Key& key : keys())
     if (may_change_on_resume(key, config)) may_change.push_back(key.name);
-  const std::int64_t samples = state.progress.step * config.train.batch;
+  const std::int64_t samples = state.position.step * config.train.batch;
   const nlohmann::ordered_json json = {
       {"samples", samples},
       {"tokens", samples * config.train.sequence},
-      {"step", state.progress.step},
-      {"updates", state.progress.updates},
-      {"targets", state.progress.targets},
+      {"step", state.position.step},
+      {"updates", state.position.updates},
+      {"targets", state.position.targets},
       {"shards", config.train.shards},
       {"micro_batch", config.train.micro_batch},
       {"data", data},
@@ -47,9 +47,9 @@ RunState run_state_from(const std::string& json, const std::string& path) {
       return value.template get<std::int64_t>();
     };
     RunState state;
-    state.progress.step = count("step");
-    state.progress.updates = count("updates");
-    state.progress.targets = count("targets");
+    state.position.step = count("step");
+    state.position.updates = count("updates");
+    state.position.targets = count("targets");
     state.config = parsed.at("config").get<std::string>();
     state.tokenizer = parsed.at("tokenizer").get<std::string>();
     state.fingerprint = parsed.at("fingerprint").get<std::string>();

@@ -14,14 +14,14 @@
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/step/model_state.hpp"
-#include "trainer/step/training_step.hpp"
+#include "trainer/step/position.hpp"
 #include "trainer/step/transfer.hpp"
 
 namespace muster {
 
 // What the manifest keeps beside the tensors.
 struct RunState {
-  Progress progress;
+  Position position;
   std::string config;       // the resolved configuration, TOML
   std::string tokenizer;    // its description, whole
   std::string fingerprint;  // what the bits depend on beside the configuration

@@ -23,7 +23,7 @@
 #include "trainer/failure.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
-#include "trainer/metrics/progress.hpp"
+#include "trainer/metrics/step_line.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/data_limits.hpp"
@@ -87,7 +87,7 @@ class TrainingRun {
   bool evaluate();
   bool wants_to_stop(std::int64_t step) const { return host_.stop_requested(step) || time_is_up(); }
   bool any_rank(bool wish, const char* what) { return least_of_ranks(comm_, wish ? 0 : 1, what) == 0; }
-  void tell_unsaved() const { host_.unsaved(progress_.step - std::max<std::int64_t>(saved_step_, 0)); }
+  void tell_unsaved() const { host_.unsaved(position_.step - std::max<std::int64_t>(saved_step_, 0)); }
   bool rank_0() const { return comm_.rank() == 0; }
   Warn warn() const {
     return [this](const std::string& line) { log_->warn("{}", line); };
@@ -120,7 +120,7 @@ class TrainingRun {
   ModelState state_;
   Buffer snapshot_;
   std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
-  Progress progress_;
+  Position position_;
   std::optional<TracedCommunicator> traced_;  // of the devices, where a step is to be traced
   std::optional<TrainingStep> step_;
   std::optional<Evaluation> evaluation_;
@@ -142,7 +142,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
       comm_(host.ranks.host),
       machine_(host.machine),
       data_(agree(comm_, "opening the data", [&] { return RunData(config_); })),
-      told_(std::exchange(config_, for_ranks(config_, comm_.size()))),
+      told_(for_data(std::exchange(config_, for_ranks(for_data(config_, data_), comm_.size())), data_)),
       fingerprint_(agree_on_fingerprint()),
       plan_(fitting_plan(told_, host.ranks, machine_, data_.memory(config_))),
       folder_(config_.run.dir),
@@ -163,10 +163,10 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
     tell_data();
   }
   start_or_resume();
-  if (&host_.ranks.device != &comm_) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
+  if (host_.ranks.devices_apart()) device_watchdog_.emplace(host_.ranks.device, config_.run.watchdog);
   if (host_.traced_step > 0) traced_.emplace(host_.ranks.device);
   const Ranks ranks{host_.ranks.host, traced_ ? *traced_ : host_.ranks.device};
-  step_.emplace(config_, plan_, state_, ranks, progress_);
+  step_.emplace(config_, plan_, state_, ranks, position_);
   if (config_.eval.every > 0) agree(comm_, "preparing the evaluation", [&] { prepare_evaluation(); });
   check_as_planned(machine_.account(), plan_.memory);
   if (!machine_.is_cpu()) check_as_planned(machine_.host_account(), plan_.host_memory);
@@ -205,7 +205,7 @@ void TrainingRun::refuse_what_cannot_go_on() const {
       checkpoint.reset();
     }
     std::int64_t step = 0;
-    if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).progress.step;
+    if (checkpoint) step = state_to_resume(*checkpoint, config_, data_).position.step;
     // Of parameters and both moments; better now than after the first hours.
     if (step < config_.train.steps)
       check_room(folder, 12 * static_cast<std::uint64_t>(plan_.parameters()), next_attempt,
@@ -245,7 +245,7 @@ std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
   auto log = agree(comm_, "opening the log",
                    [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
   comm_.pulse().set_log(folder_.log(comm_.rank()));
-  if (&host_.ranks.device != &comm_) host_.ranks.device.pulse().set_log(folder_.log(comm_.rank()));
+  if (host_.ranks.devices_apart()) host_.ranks.device.pulse().set_log(folder_.log(comm_.rank()));
   if (machine_.is_cpu()) log->info("{}", describe_cores());
   if (!rank_0()) return log;
   if (const auto before = attempt_.previous(); before && before->alive)
@@ -311,7 +311,7 @@ void TrainingRun::start_or_resume() {
                           describe_run(attempt_.number(), hosts, machine_.device().name(), fingerprint_));
     comm_.pulse().beat();
     attempt_.check_current();
-    metrics_.emplace(folder_.metrics(), progress_.step);
+    metrics_.emplace(folder_.metrics(), position_.step);
     if (!metrics_->remark().empty()) log_->warn("{}", metrics_->remark());
   });
 }
@@ -335,10 +335,10 @@ bool TrainingRun::resume() {
         Checkpoint::open(checkpoint_path(folder_.checkpoints(), *newest), Trust::sizes);
     const RunState saved = state_to_resume(checkpoint, config_, data_);
     load(checkpoint, plan_, state_);
-    progress_ = saved.progress;
-    saved_step_ = progress_.step;
+    position_ = saved.position;
+    saved_step_ = position_.step;
     if (rank_0()) {
-      log_->info("resuming from {} (step {} of {})", checkpoint.path(), progress_.step, config_.train.steps);
+      log_->info("resuming from {} (step {} of {})", checkpoint.path(), position_.step, config_.train.steps);
       if (saved.fingerprint != fingerprint_)
         log_->warn(
             "this binary, its libraries or this processor differ from those that saved {}: bits may differ",
@@ -350,17 +350,17 @@ bool TrainingRun::resume() {
 
 RunResult TrainingRun::run() {
   RunResult result;
-  if (rank_0() && host_.traced_step > 0 && host_.traced_step <= progress_.step)
+  if (rank_0() && host_.traced_step > 0 && host_.traced_step <= position_.step)
     log_->info("step {} is past: it is not traced", host_.traced_step);
   // Asked before its first step, it has nothing new to save. (A time limit lets each start get on by a step.)
-  result.interrupted = progress_.step < config_.train.steps &&
-                       any_rank(host_.stop_requested(progress_.step), "signals of the start");
-  if (rank_0() && progress_.step < config_.train.steps && !result.interrupted)
-    log_->info("{}", progress_heading(config_.train.steps));
+  result.interrupted = position_.step < config_.train.steps &&
+                       any_rank(host_.stop_requested(position_.step), "signals of the start");
+  if (rank_0() && position_.step < config_.train.steps && !result.interrupted)
+    log_->info("{}", step_heading(config_.train.steps));
   // A CPU's stream has run a step when it has been started; a GPU is given the next one meanwhile, unless the
   // parameters are to be read in between.
   const std::size_t ahead = machine_.is_cpu() ? 1 : most_pending;
-  std::int64_t started = progress_.step;
+  std::int64_t started = position_.step;
   const auto may_start = [&] {
     return !result.interrupted && started < config_.train.steps && step_->pending() < ahead &&
            (step_->pending() == 0 ||
@@ -383,31 +383,31 @@ RunResult TrainingRun::run() {
           prefetch_, lr, [&] { return wants_to_stop(started + 1); }, traced ? &times_ : nullptr);
       ++steps_taken_;
     }
-    const StepResult step = step_->finish(progress_);
+    const StepResult step = step_->finish(position_);
     finished = Clock::now();
     const double step_seconds = std::chrono::duration<double>(finished - start).count();
-    if (progress_.step == host_.traced_step) write_step_trace();
-    const bool last = progress_.step == config_.train.steps;
+    if (position_.step == host_.traced_step) write_step_trace();
+    const bool last = position_.step == config_.train.steps;
     result.interrupted = (result.interrupted || step.stop) && !last;
     tell_unsaved();
     // Whoever asks to stop may wait for a save, not for all of the held-out text.
     const bool evaluates =
-        !result.interrupted && (evaluates_after(progress_.step) || (last && config_.eval.every > 0));
-    if (rank_0() && result.interrupted && evaluates_after(progress_.step))
-      log_->info("asked to stop: the evaluation after step {} is left out", progress_.step);
+        !result.interrupted && (evaluates_after(position_.step) || (last && config_.eval.every > 0));
+    if (rank_0() && result.interrupted && evaluates_after(position_.step))
+      log_->info("asked to stop: the evaluation after step {} is left out", position_.step);
     const auto ends = [&] { return last || (result.interrupted && step_->pending() == 0); };
-    const bool pauses = evaluates || ends() || saves_after(progress_.step);
+    const bool pauses = evaluates || ends() || saves_after(position_.step);
     if (pauses) settle();
     if (last) save();
     if (evaluates && !evaluate()) result.interrupted = !last;
     record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
     refuse_to_waste();
-    if (ends() || saves_after(progress_.step)) {
+    if (ends() || saves_after(position_.step)) {
       save();
       // Who was asked meanwhile need not take another step.
       if (!ends())
         result.interrupted =
-            result.interrupted || any_rank(wants_to_stop(progress_.step), "signals of a save");
+            result.interrupted || any_rank(wants_to_stop(position_.step), "signals of a save");
     }
     if (pauses) sent_before_ = host_.ranks.device.bytes_sent();
   }
@@ -423,19 +423,19 @@ RunResult TrainingRun::run() {
       log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_ - empty_);
     if (empty_ > 0) log_->warn("{} steps were skipped: their batches held no target", empty_);
     log_->info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
-               result.interrupted ? "stopped" : "done", progress_.step, config_.train.steps,
+               result.interrupted ? "stopped" : "done", position_.step, config_.train.steps,
                human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_),
                human_bytes(machine_.device().held_bytes()));
   }
   agree(comm_, "looking at what was trained", [&] {
-    if (steps_taken_ > 0 && progress_.step == config_.train.steps && progress_.updates == 0)
+    if (steps_taken_ > 0 && position_.step == config_.train.steps && position_.updates == 0)
       throw UserError(
           "none of the {} steps changed the model (the lines before say why): start another run.dir, with "
           "other text "
           "or a smaller optimizer.lr",
-          progress_.step);
+          position_.step);
   });
-  result.progress = progress_;
+  result.position = position_;
   result.evaluation = evaluated_;
   return result;
 }
@@ -454,9 +454,9 @@ void TrainingRun::write_step_trace() {
 // False where a rank was asked to stop before its end.
 bool TrainingRun::evaluate() {
   const EvaluationResult result =
-      evaluation_->run(state_.inference(), [this] { return wants_to_stop(progress_.step); });
+      evaluation_->run(state_.inference(), [this] { return wants_to_stop(position_.step); });
   if (result.stopped) {
-    if (rank_0()) log_->info("asked to stop: the evaluation after step {} is not finished", progress_.step);
+    if (rank_0()) log_->info("asked to stop: the evaluation after step {} is not finished", position_.step);
     return false;
   }
   evaluated_ = result;
@@ -474,12 +474,12 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   const Pulse::Work work = comm_.pulse().writing("writing the metrics");
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
   StepRecord record;
-  record.step = progress_.step;
+  record.step = position_.step;
   record.attempt = attempt_.number();
   record.loss = result.loss;
   record.grad_norm = result.grad_norm;
-  record.lr = learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, progress_.step);
-  record.samples = progress_.step * config_.train.batch;
+  record.lr = learning_rate(config_.schedule, config_.optimizer.lr, config_.train.steps, position_.step);
+  record.samples = position_.step * config_.train.batch;
   record.targets = result.targets;
   record.skipped = result.skipped;
   record.seconds = step_seconds;
@@ -493,8 +493,8 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   if (result.targets == 0)
     log_->warn("step {} is skipped: its batch holds no target, each document in it is a single token",
                record.step);
-  log_->info("{}", progress_line(record, config_.train.steps,
-                                 time_left_.after_step(record.step, config_.train.steps, total_seconds)));
+  log_->info("{}", step_line(record, config_.train.steps,
+                             time_left_.after_step(record.step, config_.train.steps, total_seconds)));
   if (record.eval_loss) {
     const auto bits = evaluated_.bits_per_byte(data_.info());
     log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
@@ -511,32 +511,32 @@ void TrainingRun::refuse_to_waste() {
       throw UserError(
           "the batches of the last {} steps, to {}, held no target, each document in them is a single token: "
           "prepare other text",
-          most, progress_.step);
+          most, position_.step);
     throw UserError(
         "the loss or gradient of the last {} steps, to {}, was not finite: the run has diverged; start "
         "another run.dir with a smaller optimizer.lr or a longer schedule.warmup",
-        most, progress_.step);
+        most, position_.step);
   });
 }
 
 void TrainingRun::save() {
-  if (saved_step_ == progress_.step) return;
+  if (saved_step_ == position_.step) return;
   agree(comm_, "writing the metrics", [&] {
     const Pulse::Work work = comm_.pulse().writing("writing the metrics");
     if (rank_0()) metrics_->sync();
   });
   CheckpointRequest request;
   request.folder = folder_.checkpoints();
-  request.step = progress_.step;
+  request.step = position_.step;
   request.attempt = attempt_.number();
   request.state = to_json(
-      {progress_, to_toml(told_), data_.info().tokenizer, fingerprint_, data_.identities(config_)}, config_);
+      {position_, to_toml(told_), data_.info().tokenizer, fingerprint_, data_.identities(config_)}, config_);
   request.still_current = [&] { return attempt_.still_current(); };
   request.warn = warn();
   request.make_room = [&] { remove_old_checkpoints(); };
   const Clock::time_point start = Clock::now();
   const SavedCheckpoint saved = save_checkpoint(comm_, request, slices(plan_, state_, snapshot_));
-  saved_step_ = progress_.step;
+  saved_step_ = position_.step;
   tell_unsaved();
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;

@@ -27,7 +27,7 @@ struct RunHost {
 };
 
 struct RunResult {
-  Progress progress;
+  Position position;
   bool interrupted = false;     // a signal or the time limit ended it before train.steps
   EvaluationResult evaluation;  // the last; targets = 0: there was none
 };

@@ -15,7 +15,7 @@
 #include "core/file.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
-#include "trainer/metrics/progress.hpp"
+#include "trainer/metrics/step_line.hpp"
 
 namespace muster {
 namespace {
@@ -142,22 +142,21 @@ TEST_F(Metrics, a_full_disk_names_the_file) {
   }
 }
 
-TEST(Progress, lines_stand_under_their_headings_at_every_step) {
+TEST(StepLine, lines_stand_under_their_headings_at_every_step) {
   StepRecord r{
       .step = 1, .loss = 10.8249, .grad_norm = 12.3456, .lr = 3e-6, .tokens_per_s = 12345, .sol = 0.4567};
-  EXPECT_EQ(progress_heading(2000),
-            "      step      loss      norm        lr  tokens/s    sol  left        ");
-  EXPECT_EQ(progress_line(r, 2000, 754),
+  EXPECT_EQ(step_heading(2000), "      step      loss      norm        lr  tokens/s    sol  left        ");
+  EXPECT_EQ(step_line(r, 2000, 754),
             "    1/2000   10.8249      12.3  3.00e-06    12.3 k  45.7%  12 min 34 s ");
   r.step = 2000;
   r.sol = 0;
   r.skipped = true;
-  EXPECT_EQ(progress_line(r, 2000, 0),
+  EXPECT_EQ(step_line(r, 2000, 0),
             " 2000/2000   10.8249      12.3  3.00e-06    12.3 k      -  0 s          skipped");
-  EXPECT_EQ(progress_line(r, 1234567, 0).find("10.8249"), progress_heading(1234567).find("   loss"));
+  EXPECT_EQ(step_line(r, 1234567, 0).find("10.8249"), step_heading(1234567).find("   loss"));
 }
 
-TEST(Progress, the_time_left_follows_the_recent_steps) {
+TEST(StepLine, the_time_left_follows_the_recent_steps) {
   TimeLeft left;
   EXPECT_DOUBLE_EQ(left.after_step(1, 11, 2), 20);
   EXPECT_DOUBLE_EQ(left.after_step(2, 11, 2), 18);

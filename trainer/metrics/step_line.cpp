@@ -1,4 +1,4 @@
-#include "trainer/metrics/progress.hpp"
+#include "trainer/metrics/step_line.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -14,12 +14,12 @@ int width_of_steps(std::int64_t total) {
 
 }  // namespace
 
-std::string progress_heading(std::int64_t total) {
+std::string step_heading(std::int64_t total) {
   return fmt::format("{:>{}} {:>9} {:>9} {:>9} {:>9} {:>6}  {:<12}", "step", width_of_steps(total), "loss",
                      "norm", "lr", "tokens/s", "sol", "left");
 }
 
-std::string progress_line(const StepRecord& record, std::int64_t total, double seconds_left) {
+std::string step_line(const StepRecord& record, std::int64_t total, double seconds_left) {
   const std::string sol = record.sol > 0 ? fmt::format("{:.1f}%", 100 * record.sol) : "-";
   return fmt::format("{:>{}} {:>9.4f} {:>9.3g} {:>9.2e} {:>9} {:>6}  {:<12}{}",
                      fmt::format("{}/{}", record.step, total), width_of_steps(total), record.loss,

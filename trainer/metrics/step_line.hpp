@@ -9,9 +9,9 @@
 namespace muster {
 
 // The headings, as wide as the lines of a run of `total` steps.
-std::string progress_heading(std::int64_t total);
+std::string step_heading(std::int64_t total);
 // step/total, loss, gradient norm, learning rate, tokens/s, sol, time left.
-std::string progress_line(const StepRecord& record, std::int64_t total, double seconds_left);
+std::string step_line(const StepRecord& record, std::int64_t total, double seconds_left);
 
 // Estimates the time left from the recent steps: the average forgets half of a step after about seven more.
 class TimeLeft {
