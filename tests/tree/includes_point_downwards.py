@@ -24,7 +24,7 @@ DOORS = {
     r"<toml\+\+/": r"trainer/config/\w+\.cpp|trainer/build_info\.cpp",
     r"<CLI/": r"trainer/cli/\w+\.cpp|trainer/build_info\.cpp",
     r"<nlohmann/": r".*\.cpp",
-    r"<spdlog/": r"trainer/metrics/log\.cpp|trainer/run/training_run\.cpp|trainer/build_info\.cpp",
+    r"<spdlog/": r"trainer/metrics/log\.cpp|trainer/build_info\.cpp",
     r"<xxhash": r"core/hash\.cpp|trainer/build_info\.cpp",
     r"<(zlib|zstd)\.h>": r"data/inputs/compressed\.cpp",
     r"<(cuda_|nvtx3/)": r"core/cuda/|model/ops/cuda/",

@@ -6,7 +6,6 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <spdlog/spdlog.h>
 #include <utility>
 
 #include "comm/agree.hpp"
@@ -67,7 +66,7 @@ class TrainingRun {
   std::string agree_on_fingerprint() const;
   void refuse_what_cannot_go_on() const;
   Attempt begin_attempt();
-  std::shared_ptr<spdlog::logger> open_log();
+  Log open_log();
   void tell_data() const;
   void prepare_evaluation();
   void start_or_resume();
@@ -90,7 +89,7 @@ class TrainingRun {
   void tell_unsaved() const { host_.unsaved(position_.step - std::max<std::int64_t>(saved_step_, 0)); }
   bool rank_0() const { return comm_.rank() == 0; }
   Warn warn() const {
-    return [this](const std::string& line) { log_->warn("{}", line); };
+    return [this](const std::string& line) { log_.warn(line); };
   }
   std::function<void()> beat() const {
     return [this] { comm_.pulse().beat(); };
@@ -112,7 +111,7 @@ class TrainingRun {
   // Taken only by a run that can begin: an attempt ends the one before it.
   RunFolder folder_;
   Attempt attempt_;
-  std::shared_ptr<spdlog::logger> log_;
+  Log log_;
   Loader training_loader_;
   Prefetch prefetch_;
   std::optional<Loader> validation_loader_;
@@ -159,7 +158,7 @@ TrainingRun::TrainingRun(Config config, const RunHost& host)
                       snapshot_bytes(plan_, machine_.device().kind()));
       })) {
   if (rank_0()) {
-    if (!peak_.remark.empty()) log_->warn("{}", peak_.remark);
+    if (!peak_.remark.empty()) log_.warn(peak_.remark);
     tell_data();
   }
   start_or_resume();
@@ -241,19 +240,19 @@ Attempt TrainingRun::begin_attempt() {
   return agree(comm_, "finding the run's folder", [&] { return Attempt::join(folder_, std::stoll(number)); });
 }
 
-std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
-  auto log = agree(comm_, "opening the log",
-                   [&] { return make_log(folder_.log(comm_.rank()), host_.console && rank_0()); });
+Log TrainingRun::open_log() {
+  Log log = agree(comm_, "opening the log",
+                  [&] { return Log(folder_.log(comm_.rank()), host_.console && rank_0()); });
   comm_.pulse().set_log(folder_.log(comm_.rank()));
   if (host_.ranks.devices_apart()) host_.ranks.device.pulse().set_log(folder_.log(comm_.rank()));
-  if (machine_.is_cpu()) log->info("{}", describe_cores());
+  if (machine_.is_cpu()) log.info(describe_cores());
   if (!rank_0()) return log;
   if (const auto before = attempt_.previous(); before && before->alive)
-    log->info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
-              attempt_.number());
-  log->info("{}", describe(plan_, config_, runtime_bytes_));
-  for (const std::string& remark : remarks(plan_.training, machine_.backend())) log->info("{}", remark);
-  if (!host_.ranks.joined.empty()) log->info("{}", host_.ranks.joined);
+    log.info("attempt {} (pid {}) still lives; attempt {} takes the run over", before->number, before->pid,
+             attempt_.number());
+  log.info(describe(plan_, config_, runtime_bytes_));
+  for (const std::string& remark : remarks(plan_.training, machine_.backend())) log.info(remark);
+  if (!host_.ranks.joined.empty()) log.info(host_.ranks.joined);
   return log;
 }
 
@@ -263,18 +262,18 @@ void TrainingRun::tell_data() const {
   const auto wanted = static_cast<double>(config_.train.steps * config_.train.batch);
   for (std::size_t k = 0; const DataSource& source : config_.data.sources()) {
     const auto samples = static_cast<double>(training_loader_.samples(k++));
-    log_->info("data: {}, {} samples of {} tokens, {:.2f} epochs in {} steps", source.path,
-               human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
-               config_.train.steps);
-    log_->info("data: {}: {}", source.path, data_.describe_checks(k - 1));
+    log_.info("data: {}, {} samples of {} tokens, {:.2f} epochs in {} steps", source.path,
+              human_count(samples), config_.train.sequence, wanted * source.weight / weights / samples,
+              config_.train.steps);
+    log_.info("data: {}: {}", source.path, data_.describe_checks(k - 1));
   }
-  for (const std::string& line : limits_of_training(training_loader_, config_)) log_->info("{}", line);
+  for (const std::string& line : limits_of_training(training_loader_, config_)) log_.info(line);
 }
 
 void TrainingRun::prepare_evaluation() {
   validation_loader_.emplace(data_.validation(config_, machine_.host_account()));
   if (rank_0())
-    for (const std::string& line : limits_of_evaluation(*validation_loader_, config_)) log_->info("{}", line);
+    for (const std::string& line : limits_of_evaluation(*validation_loader_, config_)) log_.info(line);
   evaluation_.emplace(config_, plan_.evaluation, *validation_loader_, comm_, machine_);
 }
 
@@ -293,7 +292,7 @@ void TrainingRun::start_or_resume() {
   if (!resume()) {
     const Pulse::Work work = comm_.pulse().work("drawing the first parameters");
     state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
-    if (rank_0()) log_->info("a new run in {}", folder_.path());
+    if (rank_0()) log_.info("a new run in {}", folder_.path());
   }
   check_replicas(state_, comm_);
   state_.refresh_compute({0, plan_.training.space.elements});
@@ -312,7 +311,7 @@ void TrainingRun::start_or_resume() {
     comm_.pulse().beat();
     attempt_.check_current();
     metrics_.emplace(folder_.metrics(), position_.step);
-    if (!metrics_->remark().empty()) log_->warn("{}", metrics_->remark());
+    if (!metrics_->remark().empty()) log_.warn(metrics_->remark());
   });
 }
 
@@ -338,9 +337,9 @@ bool TrainingRun::resume() {
     position_ = saved.position;
     saved_step_ = position_.step;
     if (rank_0()) {
-      log_->info("resuming from {} (step {} of {})", checkpoint.path(), position_.step, config_.train.steps);
+      log_.info("resuming from {} (step {} of {})", checkpoint.path(), position_.step, config_.train.steps);
       if (saved.fingerprint != fingerprint_)
-        log_->warn(
+        log_.warn(
             "this binary, its libraries or this processor differ from those that saved {}: bits may differ",
             checkpoint.path());
     }
@@ -351,12 +350,12 @@ bool TrainingRun::resume() {
 RunResult TrainingRun::run() {
   RunResult result;
   if (rank_0() && host_.traced_step > 0 && host_.traced_step <= position_.step)
-    log_->info("step {} is past: it is not traced", host_.traced_step);
+    log_.info("step {} is past: it is not traced", host_.traced_step);
   // Asked before its first step, it has nothing new to save. (A time limit lets each start get on by a step.)
   result.interrupted = position_.step < config_.train.steps &&
                        any_rank(host_.stop_requested(position_.step), "signals of the start");
   if (rank_0() && position_.step < config_.train.steps && !result.interrupted)
-    log_->info("{}", step_heading(config_.train.steps));
+    log_.info(step_heading(config_.train.steps));
   // A CPU's stream has run a step when it has been started; a GPU is given the next one meanwhile, unless the
   // parameters are to be read in between.
   const std::size_t ahead = machine_.is_cpu() ? 1 : most_pending;
@@ -394,7 +393,7 @@ RunResult TrainingRun::run() {
     const bool evaluates =
         !result.interrupted && (evaluates_after(position_.step) || (last && config_.eval.every > 0));
     if (rank_0() && result.interrupted && evaluates_after(position_.step))
-      log_->info("asked to stop: the evaluation after step {} is left out", position_.step);
+      log_.info("asked to stop: the evaluation after step {} is left out", position_.step);
     const auto ends = [&] { return last || (result.interrupted && step_->pending() == 0); };
     const bool pauses = evaluates || ends() || saves_after(position_.step);
     if (pauses) settle();
@@ -412,20 +411,20 @@ RunResult TrainingRun::run() {
     if (pauses) sent_before_ = host_.ranks.device.bytes_sent();
   }
   if (comm_.size() > 1 && steps_taken_ > 0)
-    log_->info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
+    log_.info("sent {} bytes in a step, planned {}", sent_ / steps_taken_, plan_.bytes_sent_per_step);
   if (merged_documents_ > 0)
-    log_->warn(
+    log_.warn(
         "a sample keeps at most {} documents apart: {} more, of this rank, were joined to the one before "
         "them",
         Loader::max_documents(1, training_loader_.options()), merged_documents_);
   if (rank_0()) {
     if (skipped_ > empty_)
-      log_->warn("{} steps were skipped: their loss or gradient was not finite", skipped_ - empty_);
-    if (empty_ > 0) log_->warn("{} steps were skipped: their batches held no target", empty_);
-    log_->info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
-               result.interrupted ? "stopped" : "done", position_.step, config_.train.steps,
-               human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_),
-               human_bytes(machine_.device().held_bytes()));
+      log_.warn("{} steps were skipped: their loss or gradient was not finite", skipped_ - empty_);
+    if (empty_ > 0) log_.warn("{} steps were skipped: their batches held no target", empty_);
+    log_.info("{} after step {} of {}; memory: planned {} + runtime {}, held {}",
+              result.interrupted ? "stopped" : "done", position_.step, config_.train.steps,
+              human_bytes(plan_.total_bytes()), human_bytes(runtime_bytes_),
+              human_bytes(machine_.device().held_bytes()));
   }
   agree(comm_, "looking at what was trained", [&] {
     if (steps_taken_ > 0 && position_.step == config_.train.steps && position_.updates == 0)
@@ -447,7 +446,7 @@ void TrainingRun::write_step_trace() {
   const std::string path =
       folder_.path() + fmt::format("/trace-step-{}-rank-{}.json", host_.traced_step, comm_.rank());
   agree(comm_, "writing the trace", [&] { write_trace(path, records, comm_.rank()); });
-  if (rank_0()) log_->info("wrote {}: open it in ui.perfetto.dev", path);
+  if (rank_0()) log_.info("wrote {}: open it in ui.perfetto.dev", path);
   sent_before_ = host_.ranks.device.bytes_sent();
 }
 
@@ -456,7 +455,7 @@ bool TrainingRun::evaluate() {
   const EvaluationResult result =
       evaluation_->run(state_.inference(), [this] { return wants_to_stop(position_.step); });
   if (result.stopped) {
-    if (rank_0()) log_->info("asked to stop: the evaluation after step {} is not finished", position_.step);
+    if (rank_0()) log_.info("asked to stop: the evaluation after step {} is not finished", position_.step);
     return false;
   }
   evaluated_ = result;
@@ -491,14 +490,14 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   attempt_.check_current();
   metrics_->append(record);
   if (result.targets == 0)
-    log_->warn("step {} is skipped: its batch holds no target, each document in it is a single token",
-               record.step);
-  log_->info("{}", step_line(record, config_.train.steps,
-                             time_left_.after_step(record.step, config_.train.steps, total_seconds)));
+    log_.warn("step {} is skipped: its batch holds no target, each document in it is a single token",
+              record.step);
+  log_.info("{}", step_line(record, config_.train.steps,
+                            time_left_.after_step(record.step, config_.train.steps, total_seconds)));
   if (record.eval_loss) {
     const auto bits = evaluated_.bits_per_byte(data_.info());
-    log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
-               bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
+    log_.info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
+              bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
   }
 }
 
@@ -541,7 +540,7 @@ void TrainingRun::save() {
   agree(comm_, "removing old checkpoints", [&] {
     if (!rank_0()) return;
     const Pulse::Work work = comm_.pulse().writing("removing old checkpoints", saved.bytes);
-    log_->info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
+    log_.info("saved {} ({}, {:.1f} s)", saved.path, human_bytes(saved.bytes), seconds_since(start));
     remove_old_checkpoints();
   });
 }
