@@ -1,8 +1,10 @@
-#include "trainer/run/step_trace.hpp"
+#include "trainer/loop/step_trace.hpp"
 
 #include <chrono>
 #include <exception>
 #include <utility>
+
+#include "comm/agree.hpp"
 
 namespace muster {
 namespace {
@@ -81,6 +83,19 @@ std::vector<TraceRecord> trace_of(const Plan& plan, const std::vector<StepTimes>
     records.push_back({Track::compute, node.scope + "." + op, time.begin(), time.end(), op});
   }
   return records;
+}
+
+StepTrace::StepTrace(Communicator& devices, std::string path) : devices_(devices), path_(std::move(path)) {}
+
+std::vector<StepTimes>* StepTrace::begin() {
+  devices_.begin();
+  return &times_;
+}
+
+void StepTrace::write(const Plan& plan, Communicator& hosts) {
+  std::vector<TraceRecord> records = trace_of(plan, times_);
+  for (TraceRecord& record : devices_.take()) records.push_back(std::move(record));
+  agree(hosts, "writing the trace", [&] { write_trace(path_, records, hosts.rank()); });
 }
 
 }  // namespace muster

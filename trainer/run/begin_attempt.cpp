@@ -1,12 +1,16 @@
-#include "trainer/run/living_attempt.hpp"
+#include "trainer/run/begin_attempt.hpp"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fmt/format.h>
 #include <optional>
+#include <string>
 #include <thread>
 
 #include "comm/agree.hpp"
 #include "core/error.hpp"
+#include "trainer/checkpoint/folder.hpp"
 
 namespace muster {
 
@@ -35,6 +39,22 @@ void refuse_while_another_lives(Communicator& comm, const RunFolder& folder,
     });
     std::this_thread::sleep_for(pause);
   }
+}
+
+Attempt begin_attempt(Communicator& comm, const RunFolder& folder, const RunConfig& config) {
+  if (!config.takeover) refuse_while_another_lives(comm, folder);
+  const std::int64_t mine = agree(comm, "taking the run's folder", [&]() -> std::int64_t {
+    if (comm.rank() != 0) return 0;
+    const Pulse::Work work = comm.pulse().writing("taking the run's folder");
+    if (config.fresh) folder.require_empty();
+    folder.create();
+    std::int64_t of_checkpoints = 0;
+    for (const CheckpointInfo& checkpoint : list_checkpoints(folder.checkpoints()))
+      of_checkpoints = std::max(of_checkpoints, checkpoint.attempt);
+    return Attempt::begin(folder, of_checkpoints).number();
+  });
+  const std::string number = gather_strings(comm, std::to_string(mine), "number of the attempt")[0];
+  return agree(comm, "finding the run's folder", [&] { return Attempt::join(folder, std::stoll(number)); });
 }
 
 }  // namespace muster

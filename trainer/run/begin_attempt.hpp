@@ -1,10 +1,11 @@
-// A run belongs to one start of the program: a second one, made by mistake, would end the first and lose its steps since
-// the last checkpoint.
+// A run belongs to one start of the program, an attempt: a second one, made by mistake, would end the first and lose its
+// steps since the last checkpoint.
 #pragma once
 
 #include <chrono>
 
 #include "comm/communicator.hpp"
+#include "trainer/config/config.hpp"
 #include "trainer/run_folder.hpp"
 
 namespace muster {
@@ -13,5 +14,9 @@ namespace muster {
 // seconds; throws UserError when it still does after `patience`. One that is dead, or on another host, is no hindrance.
 void refuse_while_another_lives(Communicator& comm, const RunFolder& folder,
                                 std::chrono::milliseconds patience = std::chrono::seconds(10));
+
+// Collective. Takes the run's folder, which is made if missing: rank 0 takes the number, and from then on the attempt
+// before this one is over.
+Attempt begin_attempt(Communicator& comm, const RunFolder& folder, const RunConfig& config);
 
 }  // namespace muster

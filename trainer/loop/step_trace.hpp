@@ -89,4 +89,24 @@ class TracedCommunicator final : public Communicator {
 // The kernels of a step whose stream has been synchronized.
 std::vector<TraceRecord> trace_of(const Plan& plan, const std::vector<StepTimes>& times);
 
+// The trace of one step on this rank.
+class StepTrace {
+ public:
+  // To be written to `path`.
+  StepTrace(Communicator& devices, std::string path);
+
+  // Through which all steps are to go.
+  Communicator& devices() { return devices_; }
+  const std::string& path() const { return path_; }
+  // The step is about to be started, and is to note its times there.
+  std::vector<StepTimes>* begin();
+  // Collective, when nothing is under way. Throws UserError when a file cannot be written.
+  void write(const Plan& plan, Communicator& hosts);
+
+ private:
+  TracedCommunicator devices_;
+  std::string path_;
+  std::vector<StepTimes> times_;
+};
+
 }  // namespace muster
