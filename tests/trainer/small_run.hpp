@@ -21,6 +21,7 @@
 #include "core/philox.hpp"
 #include "data/prefetch.hpp"
 #include "tests/trainer/shaken.hpp"
+#include "trainer/loop/steps_ahead.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/snapshot.hpp"
 #include "trainer/step/training_step.hpp"
@@ -186,25 +187,22 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
             account, prefetch_depth, config.train.micro_batch, machine.device().staging());
         Position position;
         TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, position);
-        // As training_run.cpp does: what is to be read is asked for a step ahead, and a GPU is given a step before
-        // the outcome of the last is known.
-        const std::size_t ahead = cuda ? most_pending : 1;
+        StepsAhead steps(training, prefetch, position, !cuda, config.train.steps);
+        const auto order = [&](std::int64_t number) {
+          const std::int64_t step = number - 1;
+          if (disturbance.before_step && !cuda) {  // it may change what is still being gathered
+            training.settle();
+            machine.stream().synchronize();
+          }
+          if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
+          return StepOrder{config.optimizer.lr,
+                           [&, step] { return disturbance.stop && disturbance.stop(rank, step); }};
+        };
         // Ranks that are threads share what CUDA keeps for a process: memory that one gives back waits for all streams of its
         // GPU, those of other ranks too. So nobody trains before everybody has what it needs.
         direct.barrier("ready").wait();
-        training.request(prefetch, 0);
-        for (std::int64_t step = 0; step < config.train.steps || training.pending() > 0;) {
-          for (; step < config.train.steps && training.pending() < ahead; ++step) {
-            if (disturbance.before_step && !cuda) {  // it may change what is still being gathered
-              training.settle();
-              machine.stream().synchronize();
-            }
-            if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
-            if (step + 1 < config.train.steps) training.request(prefetch, step + 1);
-            training.start(prefetch, config.optimizer.lr,
-                           [&] { return disturbance.stop && disturbance.stop(rank, step); });
-          }
-          const StepResult result = training.finish(position);
+        for (steps.start(order); steps.pending() > 0; steps.start(order)) {
+          const StepResult result = steps.finish().result;
           if (rank == 0) outcome.steps.push_back(result);
         }
         training.settle();

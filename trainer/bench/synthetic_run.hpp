@@ -7,6 +7,7 @@
 
 #include "comm/watchdog.hpp"
 #include "data/prefetch.hpp"
+#include "trainer/loop/steps_ahead.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/training_step.hpp"
 
@@ -36,7 +37,6 @@ class SyntheticRun {
   Timed run_timed();
 
  private:
-  void start(std::vector<StepTimes>* times = nullptr);
   std::vector<StepSample> take_steps(int steps);
   Timed take_timed_step();
 
@@ -50,7 +50,7 @@ class SyntheticRun {
   std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
   Position position_;
   TrainingStep step_;
-  std::int64_t started_ = 0;
+  StepsAhead steps_;
 };
 
 }  // namespace muster

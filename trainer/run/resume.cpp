@@ -95,7 +95,8 @@ void refuse_what_cannot_go_on(Communicator& comm, const RunTerms& terms, const R
     if (checkpoint) step = state_to_resume(*checkpoint, config, terms.state).position.step;
     // Of parameters and both moments; better now than after the first hours.
     if (step < config.train.steps)
-      check_room(folder.checkpoints(), 12 * static_cast<std::uint64_t>(terms.plan.parameters()), next_attempt,
+      check_room(folder.checkpoints(),
+                 12 * static_cast<std::uint64_t>(terms.plan.parameters().logical_elements()), next_attempt,
                  removable_bytes(folder.checkpoints(), config.checkpoint.keep));
     if (config.eval.every > 0 && !data.has_validation(config))
       throw UserError(
@@ -120,7 +121,7 @@ Position resume_or_begin(Communicator& comm, const RunTerms& terms, const RunFol
     if (comm.rank() == 0) log.info("a new run in {}", folder.path());
   }
   check_replicas(state, comm);
-  state.refresh_compute({0, terms.plan.training.space.elements});
+  state.refresh_compute({0, terms.plan.parameters().elements()});
   return position;
 }
 
