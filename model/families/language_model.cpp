@@ -63,48 +63,52 @@ ValueId trunk(Builder& b, const ModelConfig& config, Sequences sequences, std::i
   return residual_norm(b, residual, norm, config.norm_epsilon, "norm");
 }
 
-struct Head {
-  Graph graph;
-  ValueId loss;
-};
-
-Head with_loss(const ModelConfig& config, const LanguageModelShape& shape, Precision precision,
-               bool training) {
-  Builder b(precision, training);
+// Returns the loss.
+ValueId with_loss(Builder& b, const ModelConfig& config, const LanguageModelShape& shape) {
   const std::int64_t rows = shape.batch * shape.sequence;
   Sequences sequences{shape.batch, shape.sequence, {}, {}, {}};
   if (shape.document_starts > 0)
     sequences.document_starts = b.input("document_starts", {{shape.document_starts}, DType::i32});
   const ValueId x = trunk(b, config, sequences, 0);
   const ValueId targets = b.input("targets", {{rows}, DType::i32});
-  const ValueId loss = b.apply_one(std::make_shared<LinearCrossEntropy>(config.vocabulary, training),
+  const ValueId loss = b.apply_one(std::make_shared<LinearCrossEntropy>(config.vocabulary, b.training()),
                                    {x, head_table(b, config), targets}, "loss");
   b.mark_result(loss, "loss");
-  return {std::move(b).finish(), loss};
+  return loss;
 }
 
 }  // namespace
 
-Graph language_model_training(const ModelConfig& config, const LanguageModelShape& shape, Precision precision,
-                              Recompute recompute) {
-  Head head = with_loss(config, shape, precision, true);
-  differentiate(head.graph, head.loss, recompute);
-  return std::move(head.graph);
+LanguageModel::LanguageModel(const ModelConfig& config) : config_(config) {
+  const auto space = std::make_shared<ParameterSpace>();
+  Builder b = Builder::declaring(space, Precision::f32, false);
+  with_loss(b, config, {});
+  space_ = space;
 }
 
-Graph language_model_evaluation(const ModelConfig& config, const LanguageModelShape& shape,
-                                Precision precision) {
-  return with_loss(config, shape, precision, false).graph;
+Graph LanguageModel::training(const LanguageModelShape& shape, Precision precision,
+                              Recompute recompute) const {
+  Builder b(space_, precision, true);
+  const ValueId loss = with_loss(b, config_, shape);
+  Graph graph = std::move(b).finish();
+  differentiate(graph, loss, recompute);
+  return graph;
 }
 
-Graph language_model_generation(const ModelConfig& config, const LanguageModelShape& shape,
-                                Precision precision, std::int64_t cache_length) {
-  Builder b(precision, false);
-  const ValueId x = trunk(b, config, {shape.batch, shape.sequence, {}, {}, {}}, cache_length);
+Graph LanguageModel::evaluation(const LanguageModelShape& shape, Precision precision) const {
+  Builder b(space_, precision, false);
+  with_loss(b, config_, shape);
+  return std::move(b).finish();
+}
+
+Graph LanguageModel::generation(const LanguageModelShape& shape, Precision precision,
+                                std::int64_t cache_length) const {
+  Builder b(space_, precision, false);
+  const ValueId x = trunk(b, config_, {shape.batch, shape.sequence, {}, {}, {}}, cache_length);
   const ValueId last = b.input("last", {{shape.batch}, DType::i32});
   const ValueId rows = b.apply_one(std::make_shared<Embedding>(b.compute_type()), {last, x}, "last_rows");
-  const ValueId logits =
-      b.apply_one(std::make_shared<Linear>(Activation::none, false), {rows, head_table(b, config)}, "logits");
+  const ValueId logits = b.apply_one(std::make_shared<Linear>(Activation::none, false),
+                                     {rows, head_table(b, config_)}, "logits");
   b.mark_result(logits, "logits");
   return std::move(b).finish();
 }

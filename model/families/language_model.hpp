@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "model/config.hpp"
 #include "model/graph/graph.hpp"
@@ -25,16 +26,25 @@ struct LanguageModelShape {
 // Vocabularies are padded to a multiple of this in storage; the padding takes no part in the softmax.
 inline constexpr std::int64_t vocabulary_multiple = 128;
 
-// Inputs: tokens, targets, positions i32 [B T], document_starts. Result: loss, the sum over valid targets,
-// f64 [1].
-Graph language_model_training(const ModelConfig& config, const LanguageModelShape& shape, Precision precision,
-                              Recompute recompute);
-Graph language_model_evaluation(const ModelConfig& config, const LanguageModelShape& shape,
-                                Precision precision);
+// The parameters of one model, and the graphs that compute with them.
+class LanguageModel {
+ public:
+  explicit LanguageModel(const ModelConfig& config);
 
-// Inputs: tokens, positions i32 [B T], last i32 [B], the row of each sequence whose logits are wanted.
-// States: block.I.cache. Result: logits f32 or bf16 [B, V padded].
-Graph language_model_generation(const ModelConfig& config, const LanguageModelShape& shape,
-                                Precision precision, std::int64_t cache_length);
+  const ParameterSpace& parameters() const { return *space_; }
+
+  // Inputs: tokens, targets, positions i32 [B T], document_starts. Result: loss, the sum over valid targets,
+  // f64 [1].
+  Graph training(const LanguageModelShape& shape, Precision precision, Recompute recompute) const;
+  Graph evaluation(const LanguageModelShape& shape, Precision precision) const;
+
+  // Inputs: tokens, positions i32 [B T], last i32 [B], the row of each sequence whose logits are wanted.
+  // States: block.I.cache. Result: logits f32 or bf16 [B, V padded].
+  Graph generation(const LanguageModelShape& shape, Precision precision, std::int64_t cache_length) const;
+
+ private:
+  ModelConfig config_;
+  std::shared_ptr<const ParameterSpace> space_;
+};
 
 }  // namespace muster

@@ -1,5 +1,6 @@
 #include "model/graph/builder.hpp"
 
+#include <optional>
 #include <utility>
 
 #include "core/error.hpp"
@@ -43,12 +44,21 @@ ValueId Builder::state(const std::string& name, TensorType type) {
 ValueId Builder::parameter(const std::string& name, const Shape& shape, Init init,
                            std::int64_t logical_rows) {
   const std::string full = scoped(name);
-  if (const auto found = parameters_.find(full); found != parameters_.end()) return found->second;
-  const bool matrix = shape.size() > 1;
-  const ValueId value = append(full, {shape, matrix ? compute_type() : DType::f32}, Role::parameter);
-  graph_[value].parameter = static_cast<std::int32_t>(graph_.parameters.size());
-  graph_.parameters.push_back({value, {}, init, matrix, logical_rows > 0 ? logical_rows : shape.front()});
-  return parameters_[full] = value;
+  std::optional<std::size_t> index = graph_.space->find(full);
+  if (!index && declared_ != nullptr) {
+    index = declared_->add(
+        {full, shape, init, shape.size() > 1, logical_rows > 0 ? logical_rows : shape.front(), 0});
+    graph_.parameters.resize(declared_->size());
+  }
+  if (!index) throw Defect("the model has no parameter named " + full);
+  const Parameter& parameter = (*graph_.space)[*index];
+  check(parameter.shape == shape, "a parameter has one shape in all graphs of a model");
+  ValueId& value = graph_.parameters[*index].value;
+  if (!value) {
+    value = append(full, {shape, parameter.is_matrix() ? compute_type() : DType::f32}, Role::parameter);
+    graph_[value].parameter = static_cast<std::int32_t>(*index);
+  }
+  return value;
 }
 
 std::vector<ValueId> Builder::apply(OpPtr op, std::vector<ValueId> inputs, std::string_view name) {

@@ -16,8 +16,14 @@ namespace muster {
 
 class Builder {
  public:
-  // `training`: the graph will be differentiated (dropout acts, the loss op computes gradients on the fly).
-  Builder(Precision precision, bool training) : precision_(precision), training_(training) {}
+  // Of a graph that computes with the parameters of a model, and has no others. `training`: it will be differentiated
+  // (dropout acts, the loss op computes gradients on the fly).
+  Builder(std::shared_ptr<const ParameterSpace> space, Precision precision, bool training)
+      : Builder(std::move(space), nullptr, precision, training) {}
+  // The same for the graph that tells which parameters a model has: they are added in the order of their first use.
+  static Builder declaring(const std::shared_ptr<ParameterSpace>& space, Precision precision, bool training) {
+    return {space, space.get(), precision, training};
+  }
 
   bool training() const { return training_; }
   // Type of activations and of the compute copies of matrices: f32 or bf16.
@@ -57,14 +63,20 @@ class Builder {
   };
 
  private:
+  Builder(std::shared_ptr<const ParameterSpace> space, ParameterSpace* declared, Precision precision,
+          bool training)
+      : declared_(declared), precision_(precision), training_(training) {
+    graph_.parameters.resize(space->size());
+    graph_.space = std::move(space);
+  }
   ValueId append(std::string name, TensorType type, Role role);
 
+  ParameterSpace* declared_;  // that of the graph, where it may grow
   Precision precision_;
   bool training_;
   Graph graph_;
   std::string scope_;
   std::int32_t region_ = -1;
-  std::map<std::string, ValueId> parameters_;
   std::map<std::uint32_t, std::string> random_keys_;  // a collision of hashes is refused
 };
 

@@ -61,7 +61,7 @@ ValueId Differentiator::append_value(std::string name, const TensorType& type, s
 
 ValueId Differentiator::gradient_slot(ValueId parameter) {
   const std::int32_t index = graph_[parameter].parameter;
-  Parameter& entry = graph_.parameters[static_cast<std::size_t>(index)];
+  ParameterUse& entry = graph_.parameters[static_cast<std::size_t>(index)];
   if (!entry.gradient) {
     const ValueId slot =
         append_value("gradient." + graph_[parameter].name, {graph_.type(parameter).shape, DType::f32}, -1);
@@ -156,8 +156,8 @@ void differentiate(Graph& graph, ValueId loss, Recompute policy) {
     differentiator.current_ = index;
     node.op->differentiate(differentiator, node);
   }
-  for (const Parameter& parameter : graph.parameters)
-    check(static_cast<bool>(parameter.gradient), "every parameter takes part in the loss");
+  for (const ParameterUse& parameter : graph.parameters)
+    check(!parameter.value || parameter.gradient, "every parameter of the graph takes part in the loss");
 }
 
 }  // namespace muster

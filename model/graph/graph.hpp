@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/tensor.hpp"
+#include "model/graph/parameter_space.hpp"
 #include "model/ops/op.hpp"
 
 namespace muster {
@@ -27,27 +29,19 @@ enum class Role : std::uint8_t {
 
 enum class Phase : std::uint8_t { forward, recompute, backward };
 
-// How a parameter starts: normal(0, scale) or constant(scale).
-struct Init {
-  enum class Kind : std::uint8_t { normal, constant } kind = Kind::normal;
-  float scale = 0.02f;
-};
-
 struct Value {
   std::string name;  // stable, scoped: "block.3.attention.qkv.weight"
   TensorType type;
   Role role = Role::activation;
   std::int32_t producer = -1;   // index of the node, -1: none
-  std::int32_t parameter = -1;  // parameters and their gradients: index into Graph::parameters
+  std::int32_t parameter = -1;  // parameters and their gradients: index into the model's ParameterSpace
   bool border = false;          // lies on the border of a block: kept when train.recompute = "block"
 };
 
-struct Parameter {
-  ValueId value;
+// A parameter of the model in this graph.
+struct ParameterUse {
+  ValueId value;     // empty if the graph does not read it
   ValueId gradient;  // empty in a graph without backward
-  Init init;
-  bool decay = true;              // weight decay applies: matrices yes, norms and biases no
-  std::int64_t logical_rows = 0;  // rows in use when rows are padded (vocabulary); the rest stays zero
 };
 
 struct Node {
@@ -70,7 +64,8 @@ struct Recipe {
 struct Graph {
   std::vector<Value> values;
   std::vector<Node> nodes;
-  std::vector<Parameter> parameters;  // in the order of the flat space
+  std::shared_ptr<const ParameterSpace> space;  // of the model, shared by all its graphs
+  std::vector<ParameterUse> parameters;         // by index in the space
 
   const Value& operator[](ValueId id) const { return values[static_cast<std::size_t>(id.index)]; }
   Value& operator[](ValueId id) { return values[static_cast<std::size_t>(id.index)]; }

@@ -84,8 +84,7 @@ ValueId Plan::find(std::string_view name) const {
 }
 
 Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
-  FlatSpace space(graph);
-  Plan plan{std::move(graph), std::move(space), {}, {}, 0, 0, 0, 0, 0, threads};
+  Plan plan{std::move(graph), {}, {}, 0, 0, 0, 0, 0, threads};
   const Graph& g = plan.graph;
   const Lifetimes lifetimes(g);
   const Sharing sharing = share_memory(g, lifetimes);
@@ -133,6 +132,9 @@ Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
   plan.arena_bytes = layout.bytes + arena_alignment;
   plan.largest_live_bytes = layout.largest_live_bytes;
 
+  const auto offset_of = [&](const Value& value) {
+    return static_cast<std::uint64_t>((*g.space)[static_cast<std::size_t>(value.parameter)].offset);
+  };
   plan.places.resize(g.values.size());
   for (std::size_t v = 0; v < g.values.size(); ++v) {
     const Value& value = g.values[v];
@@ -140,13 +142,10 @@ Plan make_plan(Graph graph, const KernelTable& kernels, int threads) {
     if (value.role == Role::parameter) {
       const bool master = value.type.dtype == DType::f32;
       place.space = master ? Place::Space::master : Place::Space::compute;
-      place.offset =
-          static_cast<std::uint64_t>(plan.space.offsets[static_cast<std::size_t>(value.parameter)]) *
-          size_of(value.type.dtype);
+      place.offset = offset_of(value) * size_of(value.type.dtype);
     } else if (value.role == Role::gradient) {
       place.space = Place::Space::gradient;
-      place.offset =
-          static_cast<std::uint64_t>(plan.space.offsets[static_cast<std::size_t>(value.parameter)]) * 4;
+      place.offset = offset_of(value) * sizeof(float);
     } else if (value.role == Role::state) {
       place.space = Place::Space::state;
       place.offset = plan.state_bytes;

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "model/graph/flat_space.hpp"
 #include "model/graph/graph.hpp"
 #include "model/ops/kernel.hpp"
 
@@ -31,7 +30,6 @@ struct PlanStep {
 
 struct Plan {
   Graph graph;
-  FlatSpace space;
   std::vector<Place> places;  // by value
   std::vector<PlanStep> steps;
   std::uint64_t arena_bytes = 0;

@@ -10,13 +10,10 @@
 #include "core/dtype.hpp"
 #include "core/instruction_set.hpp"
 #include "core/stream.hpp"
+#include "model/graph/parameter_space.hpp"
 #include "model/ops/kernel.hpp"
 
 namespace muster {
-
-// Flat spaces align tensors, buckets and owned ranges to this many elements; sums of squares run over such
-// blocks.
-inline constexpr std::int64_t flat_block = 4096;
 
 // What a leaf of the reduction tree tells all ranks.
 struct LeafReport {

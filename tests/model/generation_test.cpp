@@ -38,8 +38,8 @@ std::size_t likeliest(const std::vector<float>& logits) {
 // The whole text at once, without a cache.
 std::vector<float> without_cache(const ModelConfig& model, Precision precision, const Tokens& text) {
   const auto length = static_cast<std::int64_t>(text.size());
-  const Plan plan = make_plan(language_model_generation(model, {1, length, 0}, precision, 0), cpu_kernels(),
-                              thread_count());
+  const Plan plan =
+      make_plan(LanguageModel(model).generation({1, length, 0}, precision, 0), cpu_kernels(), thread_count());
   Memory memory(plan);
   Tokens positions(text.size());
   std::iota(positions.begin(), positions.end(), 0);
@@ -60,7 +60,7 @@ class Decoder {
   std::vector<std::vector<float>> feed(const std::vector<Tokens>& pieces) {
     const auto length = static_cast<std::int64_t>(pieces.front().size());
     const Plan plan =
-        make_plan(language_model_generation(model_, {batch_, length, 0}, precision_, cache_length_),
+        make_plan(LanguageModel(model_).generation({batch_, length, 0}, precision_, cache_length_),
                   cpu_kernels(), thread_count());
     Memory memory(plan);
     const std::span<std::byte> state(memory.bindings().state, plan.state_bytes);
@@ -171,7 +171,7 @@ TEST_P(GreedyGeneration, tokens_are_those_without_a_cache) {
 TEST_P(Generation, plans_overlap_nothing) {
   for (const std::int64_t length : {1, 17})
     EXPECT_EQ(plan_check::faults(
-                  make_plan(language_model_generation(model(), {1, length, 0}, precision(), model().context),
+                  make_plan(LanguageModel(model()).generation({1, length, 0}, precision(), model().context),
                             cpu_kernels(), thread_count())),
               std::vector<std::string>());
 }

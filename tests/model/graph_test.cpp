@@ -28,7 +28,7 @@ namespace {
 using small_model::Memory;
 
 Graph training_graph(Family family, bool tied, Recompute recompute, Precision precision = Precision::f32) {
-  return language_model_training(small_model::config(family, tied), small_model::shape, precision, recompute);
+  return LanguageModel(small_model::config(family, tied)).training(small_model::shape, precision, recompute);
 }
 
 OpPtr drop() { return std::make_shared<Dropout>(0.5f, 1); }
@@ -46,7 +46,7 @@ std::string defect_of(Body&& body) {
 }
 
 TEST(Builder, scopes_name_values_and_end) {
-  Builder b(Precision::f32, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::f32, true);
   const ValueId x = b.input("x", {{2, 4}, DType::f32});
   {
     const Builder::Scope block(b, "block.3", 3);
@@ -65,21 +65,46 @@ TEST(Builder, scopes_name_values_and_end) {
 }
 
 TEST(Builder, the_same_name_is_the_same_parameter) {
-  Builder b(Precision::bf16, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::bf16, true);
   const ValueId first = b.parameter("table", {8, 4}, {}), again = b.parameter("table", {8, 4}, {});
   EXPECT_EQ(first, again);
   const Builder::Scope other(b, "decoder");
   EXPECT_NE(b.parameter("table", {8, 4}, {}), first);
 }
 
+TEST(Builder, graphs_of_one_model_share_its_parameters_and_declare_no_more) {
+  const auto space = std::make_shared<ParameterSpace>();
+  {
+    Builder b = Builder::declaring(space, Precision::f32, true);
+    b.parameter("a", {5000}, {});
+    b.parameter("b", {8, 4}, {}, 7);
+  }
+  Builder b(space, Precision::f32, false);
+  const ValueId second = b.parameter("b", {8, 4}, {});
+  EXPECT_EQ(defect_of([&] {
+              b.parameter("b", {4, 8}, {});
+            }),
+            "a parameter has one shape in all graphs of a model");
+  EXPECT_EQ(defect_of([&] { b.parameter("c", {8}, {}); }), "the model has no parameter named c");
+  const Graph graph = std::move(b).finish();
+  EXPECT_EQ(graph.space, space);
+  ASSERT_EQ(graph.parameters.size(), 2u);
+  EXPECT_FALSE(graph.parameters[0].value);  // not read here
+  EXPECT_EQ(graph.parameters[1].value, second);
+  EXPECT_EQ((*space)[1].offset, 2 * flat_block);
+  EXPECT_EQ((*space)[1].logical_shape(), (Shape{7, 4}));
+  EXPECT_EQ(space->elements(), 3 * flat_block);
+  EXPECT_EQ(space->logical_elements(), 5000 + 28);
+}
+
 TEST(Builder, matrices_take_the_compute_type_and_vectors_stay_f32) {
-  Builder b(Precision::bf16, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::bf16, true);
   EXPECT_EQ(b.type(b.parameter("weight", {8, 4}, {})).dtype, DType::bf16);
   EXPECT_EQ(b.type(b.parameter("bias", {8}, {})).dtype, DType::f32);
 }
 
 TEST(Builder, a_name_used_twice_in_a_scope_is_refused) {
-  Builder b(Precision::f32, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::f32, true);
   const ValueId x = b.input("x", {{2, 4}, DType::f32});
   b.apply_one(drop(), {x}, "dropout");
   EXPECT_EQ(defect_of([&] { b.apply_one(drop(), {x}, "dropout"); }),
@@ -88,7 +113,7 @@ TEST(Builder, a_name_used_twice_in_a_scope_is_refused) {
 
 TEST(Builder, two_names_with_one_hash_are_refused) {
   static_assert(fnv1a("costarring") == fnv1a("liquid"));
-  Builder b(Precision::f32, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::f32, true);
   const ValueId x = b.input("x", {{2, 4}, DType::f32});
   b.apply_one(drop(), {x}, "costarring");
   EXPECT_EQ(defect_of([&] { b.apply_one(drop(), {x}, "liquid"); }),
@@ -96,7 +121,7 @@ TEST(Builder, two_names_with_one_hash_are_refused) {
 }
 
 TEST(Differentiation, refuses_a_parameter_that_takes_no_part_in_the_loss) {
-  Builder b(Precision::f32, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::f32, true);
   const ValueId x = b.input("x", {{4, 8}, DType::f32}), targets = b.input("targets", {{4}, DType::i32});
   const ValueId table = b.parameter("table", {16, 8}, {});
   b.parameter("forgotten", {16, 8}, {});
@@ -105,12 +130,12 @@ TEST(Differentiation, refuses_a_parameter_that_takes_no_part_in_the_loss) {
   b.mark_result(loss, "loss");
   Graph graph = std::move(b).finish();
   EXPECT_EQ(defect_of([&] { differentiate(graph, loss, Recompute::none); }),
-            "every parameter takes part in the loss");
+            "every parameter of the graph takes part in the loss");
 }
 
 // The table is read by the embedding, whose output goes two ways that meet in a norm.
 TEST(Differentiation, a_value_used_twice_gets_the_sum_of_its_gradients) {
-  Builder b(Precision::f32, true);
+  Builder b = Builder::declaring(std::make_shared<ParameterSpace>(), Precision::f32, true);
   constexpr std::int64_t rows = 6, width = 16;
   const TensorType ids{{rows}, DType::i32};
   const ValueId tokens = b.input("tokens", ids), targets = b.input("targets", ids);
@@ -176,7 +201,7 @@ TEST_P(Gradients, each_is_written_first_and_added_to_afterwards) {
       written.insert(output);
     }
   EXPECT_EQ(written.size(), g.parameters.size());
-  for (const Parameter& parameter : g.parameters) {
+  for (const ParameterUse& parameter : g.parameters) {
     EXPECT_TRUE(written.contains(parameter.gradient)) << g[parameter.value].name;
     EXPECT_EQ(g.type(parameter.gradient), (TensorType{g.type(parameter.value).shape, DType::f32}));
   }
@@ -299,7 +324,7 @@ TEST_P(RecomputePolicy, saves_memory_the_more_the_more_it_computes_again) {
   ModelConfig model = small_model::config(family);
   model.layers = 8;
   const auto arena = [&](Recompute recompute) {
-    return make_plan(language_model_training(model, {2, 256, 0}, precision, recompute), cpu_kernels(),
+    return make_plan(LanguageModel(model).training({2, 256, 0}, precision, recompute), cpu_kernels(),
                      thread_count())
         .arena_bytes;
   };

@@ -90,8 +90,8 @@ class Plans : public testing::TestWithParam<Variant> {
   ModelConfig model() const { return small_model::config(std::get<0>(GetParam())); }
   Plan plan() const {
     const auto& [family, precision, recompute] = GetParam();
-    return make_plan(language_model_training(model(), small_model::shape, precision, recompute),
-                     cpu_kernels(), thread_count());
+    return make_plan(LanguageModel(model()).training(small_model::shape, precision, recompute), cpu_kernels(),
+                     thread_count());
   }
   std::map<std::string, std::vector<std::byte>> outcome_of(const Plan& plan) const {
     Memory memory(plan);
@@ -148,7 +148,7 @@ TEST_P(Plans, what_outlives_the_plan_lies_in_spaces_of_its_own) {
   const auto& [family, precision, recompute] = GetParam();
   const Plan p = plan();
   std::set<std::uint64_t> offsets;
-  for (const Parameter& parameter : p.graph.parameters) {
+  for (const ParameterUse& parameter : p.graph.parameters) {
     const Place weight = p.places[static_cast<std::size_t>(parameter.value.index)],
                 gradient = p.places[static_cast<std::size_t>(parameter.gradient.index)];
     const bool copied = precision == Precision::bf16 && p.graph.type(parameter.value).shape.size() > 1;
@@ -190,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Plans,
 TEST(Plan, more_threads_may_take_more_workspace_and_change_nothing_else) {
   const ModelConfig model = small_model::config(Family::gpt);
   const auto plan = [&](int threads) {
-    return make_plan(language_model_training(model, small_model::shape, Precision::f32, Recompute::none),
+    return make_plan(LanguageModel(model).training(small_model::shape, Precision::f32, Recompute::none),
                      cpu_kernels(), threads);
   };
   const Plan one = plan(1), eight = plan(8);
@@ -205,7 +205,7 @@ TEST(Plan, more_threads_may_take_more_workspace_and_change_nothing_else) {
 TEST(Plan, counts_the_flops_of_products_and_attention) {
   ModelConfig model = small_model::config(Family::gpt);
   model.vocabulary = 256;
-  const Plan plan = make_plan(language_model_training(model, {2, 24, 0}, Precision::f32, Recompute::block),
+  const Plan plan = make_plan(LanguageModel(model).training({2, 24, 0}, Precision::f32, Recompute::block),
                               cpu_kernels(), thread_count());
   const double rows = 2 * 24, t = 24, c = 48, f = 112, layers = 3, v = 256;
   EXPECT_EQ(plan.matrix_flops, 3 * 2 * rows * (layers * (4 * c * c + 2 * c * f + t * c) + c * v));
@@ -213,7 +213,7 @@ TEST(Plan, counts_the_flops_of_products_and_attention) {
 
 TEST(Plan, finds_inputs_results_and_states_by_name) {
   const ModelConfig model = small_model::config(Family::llama);
-  const Plan plan = make_plan(language_model_generation(model, {1, 1, 0}, Precision::f32, 16), cpu_kernels(),
+  const Plan plan = make_plan(LanguageModel(model).generation({1, 1, 0}, Precision::f32, 16), cpu_kernels(),
                               thread_count());
   EXPECT_EQ(plan.graph[plan.find("tokens")].role, Role::input);
   EXPECT_EQ(plan.graph[plan.find("logits")].role, Role::result);
@@ -228,7 +228,7 @@ TEST(Plan, finds_inputs_results_and_states_by_name) {
 TEST(Plan, refuses_to_run_on_other_threads_than_it_was_made_for) {
   const ModelConfig model = small_model::config(Family::gpt);
   const Plan plan = make_plan(
-      language_model_training(model, small_model::shape, Precision::f32, Recompute::none), cpu_kernels(), 2);
+      LanguageModel(model).training(small_model::shape, Precision::f32, Recompute::none), cpu_kernels(), 2);
   std::thread([&] {
     Memory memory(plan);
     memory.fill_training(model);
@@ -245,7 +245,7 @@ TEST(Plan, refuses_a_backend_that_lacks_a_kernel) {
   const ModelConfig model = small_model::config(Family::llama);
   KernelTable kernels = cpu_kernels();
   kernels.erase("swiglu");
-  EXPECT_THROW(make_plan(language_model_evaluation(model, small_model::shape, Precision::f32), kernels, 1),
+  EXPECT_THROW(make_plan(LanguageModel(model).evaluation(small_model::shape, Precision::f32), kernels, 1),
                Defect);
 }
 

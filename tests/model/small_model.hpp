@@ -63,9 +63,9 @@ class Memory {
     for (const Buffer* buffer : {&arena_, &gradient_, &state_})
       if (!buffer->empty()) std::memset(buffer->data(), 0xff, buffer->bytes());
     for (std::size_t p = 0; p < plan.graph.parameters.size(); ++p) {
-      const Parameter& parameter = plan.graph.parameters[p];
+      const Parameter& parameter = (*plan.graph.space)[p];
       const std::span<float> values = weights(p);
-      fill_normal(values, 0, 0.1f, fnv1a(plan.graph[parameter.value].name), 3);
+      fill_normal(values, 0, 0.1f, fnv1a(parameter.name), 3);
       if (parameter.init.kind == Init::Kind::constant)
         for (float& value : values) value += parameter.init.scale;
     }
@@ -114,7 +114,7 @@ class Memory {
     result["loss"].assign(loss_view.data, loss_view.data + loss_view.type->bytes());
     for (std::size_t p = 0; p < plan_.graph.parameters.size(); ++p) {
       const auto bytes = std::as_bytes(gradient(p));
-      result[plan_.graph[plan_.graph.parameters[p].value].name].assign(bytes.begin(), bytes.end());
+      result[(*plan_.graph.space)[p].name].assign(bytes.begin(), bytes.end());
     }
     return result;
   }
@@ -124,11 +124,11 @@ class Memory {
   }
 
  private:
-  std::size_t elements() const { return static_cast<std::size_t>(plan_.space.elements); }
+  std::size_t elements() const { return static_cast<std::size_t>(plan_.graph.space->elements()); }
   std::span<float> tensor(const Buffer& space, std::size_t p) const {
-    const TensorType& type = plan_.graph.type(plan_.graph.parameters[p].value);
-    return space.as<float>().subspan(static_cast<std::size_t>(plan_.space.offsets[p]),
-                                     static_cast<std::size_t>(type.elements()));
+    const Parameter& parameter = (*plan_.graph.space)[p];
+    return space.as<float>().subspan(static_cast<std::size_t>(parameter.offset),
+                                     static_cast<std::size_t>(parameter.elements()));
   }
 
   const Plan& plan_;

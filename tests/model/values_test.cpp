@@ -33,9 +33,9 @@ class Model {
       : reference_(reference),
         sequences_(sequences),
         plan_(make_plan(
-            language_model_training(
-                reference.model, {sequences, reference.sequence, sequences * reference.starts_per_sequence()},
-                precision, recompute),
+            LanguageModel(reference.model)
+                .training({sequences, reference.sequence, sequences * reference.starts_per_sequence()},
+                          precision, recompute),
             cpu_kernels(), thread_count())),
         executor_(plan_, backend_of(*cpu_device())),
         arena_(account_, MemoryKind::activations, plan_.arena_bytes),
@@ -92,8 +92,8 @@ class Model {
   }
 
  private:
-  std::size_t elements() const { return static_cast<std::size_t>(plan_.space.elements); }
-  std::size_t offset(std::size_t p) const { return static_cast<std::size_t>(plan_.space.offsets[p]); }
+  std::size_t elements() const { return static_cast<std::size_t>(plan_.graph.space->elements()); }
+  std::size_t offset(std::size_t p) const { return static_cast<std::size_t>((*plan_.graph.space)[p].offset); }
   const Value& value_of(std::size_t p) const { return plan_.graph[plan_.graph.parameters[p].value]; }
   static void fill(const TensorView& view, const std::vector<std::int32_t>& values) {
     ASSERT_EQ(view.elements(), static_cast<std::int64_t>(values.size()));

@@ -57,10 +57,10 @@ class Generation : public Scratch {
   // The likeliest token after `text`, which is read whole.
   std::int32_t likeliest_after(const Config& config, const Tokens& text) {
     const auto length = static_cast<std::int64_t>(text.size());
+    const LanguageModel graphs(config.model);
     const Plan plan =
-        make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision, 0),
-                  cpu_kernels(), thread_count());
-    const TrainedModel model(config, 7, plan, plan.arena_bytes, machine_);
+        make_plan(graphs.generation({1, length, 0}, config.run.precision, 0), cpu_kernels(), thread_count());
+    const TrainedModel model(config, 7, graphs.parameters(), plan.arena_bytes, machine_);
     const Executor executor(plan, machine_.backend());
     Tokens positions(text.size());
     std::iota(positions.begin(), positions.end(), 0);

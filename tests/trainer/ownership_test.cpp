@@ -59,7 +59,7 @@ TEST(Buckets, give_each_rank_its_share) {
 
 class Segments : public testing::Test {
  protected:
-  static Graph make_graph() {
+  static ParameterSpace make_space() {
     ModelConfig model;
     model.layers = 2;
     model.width = 48;
@@ -67,54 +67,49 @@ class Segments : public testing::Test {
     model.feed_forward = 100;
     model.vocabulary = 300;  // padded to 384 rows
     model.context = 40;
-    return language_model_evaluation(model, {1, 8, 0}, Precision::f32);
+    return LanguageModel(model).parameters();
   }
-  std::int64_t elements_in_use(std::size_t p) const {
-    return elements_of(logical_shape(graph_, graph_.parameters[p]));
-  }
+  std::int64_t elements_in_use(std::size_t p) const { return elements_of(space_[p].logical_shape()); }
 
-  Graph graph_ = make_graph();
-  FlatSpace space_{graph_};
+  const ParameterSpace space_ = make_space();
 };
 
 TEST_F(Segments, of_the_whole_space_are_the_parameters_without_padding) {
-  const auto all = segments(graph_, space_, {0, space_.elements});
-  ASSERT_EQ(all.size(), graph_.parameters.size());
+  const auto all = segments(space_, {0, space_.elements()});
+  ASSERT_EQ(all.size(), space_.size());
   for (std::size_t p = 0; p < all.size(); ++p) {
     EXPECT_EQ(all[p].parameter, p);
-    EXPECT_EQ(all[p].flat, space_.offsets[p]);
+    EXPECT_EQ(all[p].flat, space_[p].offset);
     EXPECT_EQ(all[p].begin, 0);
     EXPECT_EQ(all[p].end, elements_in_use(p));
   }
   EXPECT_EQ(elements_in_use(0), 300 * 48);
-  EXPECT_EQ(logical_shape(graph_, graph_.parameters[0]), (Shape{300, 48}));
+  EXPECT_EQ(space_[0].logical_shape(), (Shape{300, 48}));
 }
 
 TEST_F(Segments, of_consecutive_ranges_hold_every_element_once) {
   for (const std::int64_t length : {std::int64_t{1000}, flat_block, 3 * flat_block}) {
     std::vector<std::vector<int>> seen;
-    for (std::size_t p = 0; p < graph_.parameters.size(); ++p)
+    for (std::size_t p = 0; p < space_.size(); ++p)
       seen.emplace_back(static_cast<std::size_t>(elements_in_use(p)));
-    for (std::int64_t begin = 0; begin < space_.elements; begin += length)
-      for (const Segment& segment :
-           segments(graph_, space_, {begin, std::min(begin + length, space_.elements)})) {
-        EXPECT_EQ(segment.flat, space_.offsets[segment.parameter] + segment.begin);
+    for (std::int64_t begin = 0; begin < space_.elements(); begin += length)
+      for (const Segment& segment : segments(space_, {begin, std::min(begin + length, space_.elements())})) {
+        EXPECT_EQ(segment.flat, space_[segment.parameter].offset + segment.begin);
         EXPECT_GE(segment.flat, begin);
         EXPECT_LE(segment.flat + segment.end - segment.begin, begin + length);
         for (std::int64_t i = segment.begin; i < segment.end; ++i)
           ++seen[segment.parameter][static_cast<std::size_t>(i)];
       }
     for (std::size_t p = 0; p < seen.size(); ++p)
-      EXPECT_EQ(std::ranges::count(seen[p], 1), elements_in_use(p))
-          << graph_[graph_.parameters[p].value].name;
+      EXPECT_EQ(std::ranges::count(seen[p], 1), elements_in_use(p)) << space_[p].name;
   }
 }
 
 TEST_F(Segments, of_padding_are_none) {
-  const std::int64_t padding = space_.offsets[0] + elements_in_use(0);
-  ASSERT_LT(padding, space_.offsets[1]);
-  EXPECT_TRUE(segments(graph_, space_, {padding, space_.offsets[1]}).empty());
-  EXPECT_TRUE(segments(graph_, space_, {5, 5}).empty());
+  const std::int64_t padding = space_[0].offset + elements_in_use(0);
+  ASSERT_LT(padding, space_[1].offset);
+  EXPECT_TRUE(segments(space_, {padding, space_[1].offset}).empty());
+  EXPECT_TRUE(segments(space_, {5, 5}).empty());
 }
 
 }  // namespace

@@ -79,9 +79,11 @@ INSTANTIATE_TEST_SUITE_P(Shipped, Configurations,
                          name_of_case);
 
 TEST(RunPlan, knows_the_parameters_of_models_that_others_count) {
-  EXPECT_EQ(make_run_plan(configuration("gpt2-124m"), 1, 0, 1, 0).parameters(), 124439808);
-  EXPECT_EQ(make_run_plan(configuration("llama-0.5b"), 1, 0, 1, 0).parameters(), 494032768);
-  EXPECT_EQ(make_run_plan(configuration("llama-1.5b"), 1, 0, 1, 0).parameters(), 1543714304);
+  EXPECT_EQ(make_run_plan(configuration("gpt2-124m"), 1, 0, 1, 0).parameters().logical_elements(), 124439808);
+  EXPECT_EQ(make_run_plan(configuration("llama-0.5b"), 1, 0, 1, 0).parameters().logical_elements(),
+            494032768);
+  EXPECT_EQ(make_run_plan(configuration("llama-1.5b"), 1, 0, 1, 0).parameters().logical_elements(),
+            1543714304);
 }
 
 TEST(RunPlan, divides_optimizer_state_over_the_ranks_when_sharded) {
@@ -111,7 +113,7 @@ TEST(RunPlan, a_power_of_two_of_ranks_sends_what_an_all_reduce_would) {
   for (const int ranks : {2, 4, 8}) {
     const RunPlan plan = make_run_plan(config, ranks, 0, 1, 0);
     const double all_reduce =
-        2.0 * (ranks - 1) / ranks * 4 * static_cast<double>(plan.training.space.elements);
+        2.0 * (ranks - 1) / ranks * 4 * static_cast<double>(plan.parameters().elements());
     // The squares of the norm's blocks come on top, 8 bytes for 4,096 elements, and the losses.
     EXPECT_NEAR(static_cast<double>(plan.bytes_sent_per_step), all_reduce, 2e-3 * all_reduce);
   }

@@ -174,7 +174,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         shaken::LateCommunicator late(direct, disturbance.late);
         Communicator& comm = disturbance.late.count() > 0 ? static_cast<Communicator&>(late) : direct;
         state.initialise(plan, static_cast<std::uint64_t>(config.run.seed));
-        state.refresh_compute({0, plan.training.space.elements});
+        state.refresh_compute({0, plan.parameters().elements()});
 
         Prefetch prefetch(
             loader_options(config, Split::train),

@@ -258,14 +258,11 @@ TEST(TrainingStep, with_a_gradient_that_overflows_is_skipped_though_its_loss_is_
   config.train.steps = 1;
   config.model.tied = false;
   const auto scale = [](int, std::int64_t, const RunPlan& plan, ModelState& state) {
-    const Graph& graph = plan.training.graph;
-    for (std::size_t p = 0; p < graph.parameters.size(); ++p) {
-      const std::string& name = graph[graph.parameters[p].value].name;
-      const auto values = state.master.as<float>().subspan(
-          static_cast<std::size_t>(plan.training.space.offsets[p]),
-          static_cast<std::size_t>(graph.type(graph.parameters[p].value).elements()));
-      if (name == "norm.weight") std::ranges::fill(values, 1e-37f);
-      if (name == "head.weight")
+    for (const Parameter& parameter : plan.parameters()) {
+      const auto values = state.master.as<float>().subspan(static_cast<std::size_t>(parameter.offset),
+                                                           static_cast<std::size_t>(parameter.elements()));
+      if (parameter.name == "norm.weight") std::ranges::fill(values, 1e-37f);
+      if (parameter.name == "head.weight")
         for (float& value : values) value = value == 0 ? 0 : std::copysign(1e38f, value);
     }
   };

@@ -60,10 +60,9 @@ void fill(const Case& reference, std::int64_t slot, std::int64_t count, Batch& b
 
 // A parameter where the trainer keeps it.
 std::span<float> tensor(const RunPlan& plan, const ModelState& state, std::size_t index) {
-  const Plan& training = plan.training;
-  return state.master.as<float>().subspan(
-      static_cast<std::size_t>(training.space.offsets[index]),
-      static_cast<std::size_t>(training.graph.type(training.graph.parameters[index].value).elements()));
+  const Parameter& parameter = plan.parameters()[index];
+  return state.master.as<float>().subspan(static_cast<std::size_t>(parameter.offset),
+                                          static_cast<std::size_t>(parameter.elements()));
 }
 
 // All elements but the biases of keys. They shift every score of a query alike, so without rotation their
@@ -107,8 +106,7 @@ TEST_P(TrainingValues, steps_of_two_ranks_are_those_of_pytorch) {
         make_run_plan(config, ranks, comm.rank(), 1, 0, device, of_devices && of_devices->sums());
     ModelState state(plan, config, machine);
     std::map<std::string, std::size_t> index;
-    for (std::size_t p = 0; p < plan.training.graph.parameters.size(); ++p)
-      index[plan.training.graph[plan.training.graph.parameters[p].value].name] = p;
+    for (std::size_t p = 0; p < plan.parameters().size(); ++p) index[plan.parameters()[p].name] = p;
     Transfer transfer(machine);
     for (const pytorch::Parameter& parameter : reference.parameters)
       transfer.upload(tensor(plan, state, index.at(parameter.name)),

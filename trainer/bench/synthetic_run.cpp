@@ -49,7 +49,7 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
       steps_(step_, prefetch_, position_, machine.is_cpu()) {
   if (ranks.devices_apart()) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
-  state_.refresh_compute({0, plan_.training.space.elements});
+  state_.refresh_compute({0, plan_.parameters().elements()});
 }
 
 std::vector<StepSample> SyntheticRun::run(int steps) {

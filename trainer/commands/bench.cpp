@@ -10,6 +10,7 @@
 #include "core/instruction_set.hpp"
 #include "core/parallel.hpp"
 #include "core/text.hpp"
+#include "model/families/language_model.hpp"
 #include "trainer/bench/comm.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/bench/ops.hpp"
@@ -151,9 +152,10 @@ int bench_ops_command(const BenchOptions& options) {
     FastestCopy copy(machine, cache_bytes);
     const Ceilings ceilings{peak.flops_per_s, copy.bytes_per_s(8.0 * static_cast<double>(cache_bytes)),
                             [&](double bytes) { return copy.bytes_per_s(bytes); }};
-    const Plan plan = make_plan(language_model_training(config.model, micro_batch_shape(config),
-                                                        config.run.precision, config.train.recompute),
-                                machine.backend().kernels, thread_count());
+    const LanguageModel model(config.model);
+    const Plan plan =
+        make_plan(model.training(micro_batch_shape(config), config.run.precision, config.train.recompute),
+                  machine.backend().kernels, thread_count());
     const std::vector<OpSpeed> speeds = bench_ops(plan, machine, ceilings, cache_bytes);
     if (comm.rank() != 0) return 0;
     if (options.json) {

@@ -5,6 +5,7 @@
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "model/families/language_model.hpp"
 #include "trainer/checkpoint/folder.hpp"
 #include "trainer/commands/all_ranks.hpp"
 #include "trainer/plan/memory_check.hpp"
@@ -22,14 +23,15 @@ namespace muster {
 namespace {
 
 Plan plan_of(const Config& config, const Machine& machine) {
-  return make_plan(language_model_evaluation(config.model, micro_batch_shape(config), config.run.precision),
+  const LanguageModel model(config.model);
+  return make_plan(model.evaluation(micro_batch_shape(config), config.run.precision),
                    machine.backend().kernels, thread_count());
 }
 
 // Of the device; on CPUs all there is.
 MemoryByKind memory_of(const Config& config, const Plan& plan, const RunData& data, const Machine& machine,
                        std::uint64_t communication) {
-  MemoryByKind memory = TrainedModel::memory(config, plan, plan.arena_bytes);
+  MemoryByKind memory = TrainedModel::memory(config, *plan.graph.space, plan.arena_bytes);
   if (!machine.is_cpu()) return memory;
   memory[static_cast<std::size_t>(MemoryKind::data)] = data.memory(config, Split::validation);
   memory[static_cast<std::size_t>(MemoryKind::communication)] = communication;
@@ -78,7 +80,7 @@ int evaluate_command(const EvaluateOptions& options) {
     };
     const auto load = [&](std::optional<std::int64_t> step) {
       return agree(comm, "loading the checkpoint",
-                   [&] { return TrainedModel(config, step, plan, plan.arena_bytes, machine); });
+                   [&] { return TrainedModel(config, step, *plan.graph.space, plan.arena_bytes, machine); });
     };
     const TrainedModel model = load_asked_or_newest(options.checkpoint, newest, load);
     agree(comm, "comparing the tokenizers", [&] {

@@ -58,7 +58,7 @@ BucketSteps bucket_steps(const RunPlan& run) {
                     std::vector<std::vector<std::size_t>>(plan.steps.size())};
   for (std::size_t b = 0; b < run.buckets.size(); ++b) {
     std::size_t final_after = 0, read_at = plan.steps.size() - 1;
-    for (const Segment& segment : segments(plan.graph, plan.space, run.buckets[b].range)) {
+    for (const Segment& segment : segments(run.parameters(), run.buckets[b].range)) {
       final_after = std::max(final_after, final_step[segment.parameter]);
       read_at = std::min(read_at, first_read[segment.parameter]);
     }
@@ -99,7 +99,7 @@ class Player {
       for (int k = parts.begin; k < parts.end; ++k)
         play_micro_batch(k == parts.begin ? times_.first : times_.later, l == 0 && k == parts.begin,
                          last_leaf && k + 1 == parts.end);
-      if (!last_leaf) add(leaves_[l].adds.size(), static_cast<double>(plan_.training.space.elements));
+      if (!last_leaf) add(leaves_[l].adds.size(), static_cast<double>(plan_.parameters().elements()));
     }
     reduce();
     update();
@@ -165,7 +165,7 @@ class Player {
       move("norm", 4 * own_elements(b));
     }
     const double squares =
-        static_cast<double>(sizeof(double)) * elements({0, plan_.training.space.elements}) / flat_block;
+        static_cast<double>(sizeof(double)) * elements({0, plan_.parameters().elements()}) / flat_block;
     if (several) timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, squares)));
     move("norm", squares);
   }
@@ -175,7 +175,7 @@ class Player {
       const double all = 4 * elements(plan_.buckets[b].range);
       if (config_.train.sharding == 0 && plan_.ranks > 1)
         timeline_.wait(timeline_.communicate(all_gather_seconds(device_, mesh_, all)));
-      for (const Segment& segment : segments(plan_.training.graph, plan_.training.space, plan_.updated[b]))
+      for (const Segment& segment : segments(plan_.parameters(), plan_.updated[b]))
         move("adamw", 28 * static_cast<double>(segment.end - segment.begin));
       if (config_.train.sharding == 1 && plan_.ranks > 1)
         gathered_[b] = timeline_.communicate(all_gather_seconds(device_, mesh_, all));

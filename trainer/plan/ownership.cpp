@@ -25,22 +25,15 @@ std::int64_t owned_elements(const std::vector<Bucket>& buckets, int rank) {
   return sum;
 }
 
-Shape logical_shape(const Graph& graph, const Parameter& parameter) {
-  Shape shape = graph.type(parameter.value).shape;
-  shape.front() = parameter.logical_rows;
-  return shape;
-}
-
-std::vector<Segment> segments(const Graph& graph, const FlatSpace& space, Range range) {
+std::vector<Segment> segments(const ParameterSpace& parameters, Range range) {
   std::vector<Segment> found;
   // The last tensor that begins at or before the range.
-  const auto after = std::upper_bound(space.offsets.begin(), space.offsets.end(), range.begin);
-  for (auto p = static_cast<std::size_t>(std::max<std::ptrdiff_t>(0, after - space.offsets.begin() - 1));
-       p < space.offsets.size() && space.offsets[p] < range.end; ++p) {
-    const std::int64_t offset = space.offsets[p];
+  const auto after = std::ranges::upper_bound(parameters, range.begin, {}, &Parameter::offset);
+  for (auto p = static_cast<std::size_t>(std::max<std::ptrdiff_t>(0, after - parameters.begin() - 1));
+       p < parameters.size() && parameters[p].offset < range.end; ++p) {
+    const std::int64_t offset = parameters[p].offset;
     const std::int64_t begin = std::max(range.begin, offset);
-    const std::int64_t end =
-        std::min(range.end, offset + elements_of(logical_shape(graph, graph.parameters[p])));
+    const std::int64_t end = std::min(range.end, offset + elements_of(parameters[p].logical_shape()));
     if (begin < end) found.push_back({p, begin, begin - offset, end - offset});
   }
   return found;

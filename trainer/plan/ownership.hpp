@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/graph/flat_space.hpp"
+#include "model/graph/parameter_space.hpp"
 
 namespace muster {
 
@@ -40,9 +40,6 @@ struct Segment {
   std::int64_t begin = 0;  // elements of the tensor, row-major
   std::int64_t end = 0;
 };
-std::vector<Segment> segments(const Graph& graph, const FlatSpace& space, Range range);
-
-// The shape under which a parameter is saved: without padded rows.
-Shape logical_shape(const Graph& graph, const Parameter& parameter);
+std::vector<Segment> segments(const ParameterSpace& parameters, Range range);
 
 }  // namespace muster

@@ -68,7 +68,7 @@ std::string describe(const RunPlan& plan, const Config& config, std::uint64_t ru
   const auto line = [&](std::string_view name, const std::string& value) {
     text += fmt::format("{:<28}{:>14}\n", name, value);
   };
-  line("parameters", human_count(static_cast<double>(plan.parameters())));
+  line("parameters", human_count(static_cast<double>(plan.parameters().logical_elements())));
   line("sequences a step", std::to_string(config.train.batch));
   line("tokens a step", human_count(static_cast<double>(config.train.batch * config.train.sequence)));
   line("FLOP a step", human_count(plan.flops_per_step));
@@ -99,7 +99,7 @@ std::string describe_json(const RunPlan& plan, const Config& config, std::uint64
   ordered_json json = {
       {"ranks", plan.ranks},
       {"rank", plan.rank},
-      {"parameters", plan.parameters()},
+      {"parameters", plan.parameters().logical_elements()},
       {"tokens_per_step", config.train.batch * config.train.sequence},
       {"flops_per_step", plan.flops_per_step},
       {"memory", memory},

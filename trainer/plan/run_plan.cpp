@@ -57,13 +57,6 @@ LanguageModelShape micro_batch_shape(const Config& config) {
   return shape;
 }
 
-std::int64_t RunPlan::parameters() const {
-  std::int64_t sum = 0;
-  for (const Parameter& parameter : training.graph.parameters)
-    sum += elements_of(logical_shape(training.graph, parameter));
-  return sum;
-}
-
 std::uint64_t snapshot_bytes(const RunPlan& plan, DeviceKind device) {
   return device == DeviceKind::cpu
              ? 0
@@ -75,20 +68,16 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   const Division division = divide(config, ranks);
   const LanguageModelShape shape = micro_batch_shape(config);
   const KernelTable& kernels = kernels_of(device);
-  RunPlan plan{
-      make_plan(language_model_training(config.model, shape, config.run.precision, config.train.recompute),
-                kernels, threads),
-      make_plan(language_model_evaluation(config.model, shape, config.run.precision), kernels, threads),
-      division,
-      {},
-      {},
-      {},
-      {},
-      {}};
-  if (plan.training.space.elements > most_parameters)
+  const LanguageModel model(config.model);
+  if (model.parameters().elements() > most_parameters)
     throw UserError(
         "a model of {} parameters is beyond any machine: lower model.layers, model.width or model.vocabulary",
-        plan.parameters());
+        model.parameters().logical_elements());
+  RunPlan plan;
+  plan.training =
+      make_plan(model.training(shape, config.run.precision, config.train.recompute), kernels, threads);
+  plan.evaluation = make_plan(model.evaluation(shape, config.run.precision), kernels, threads);
+  plan.division = division;
   plan.rank = rank;
   plan.ranks = ranks;
   for (int r = 0; r < ranks; ++r) {
@@ -101,13 +90,13 @@ RunPlan make_run_plan(const Config& config, int ranks, int rank, int threads, st
   }
   const LeafRange mine = plan.leaves[static_cast<std::size_t>(rank)];
   plan.gradient_buffers = buffers_needed(division.leaves, mine.begin, mine.end);
-  plan.buckets = make_buckets(plan.training.space.elements, ranks);
+  plan.buckets = make_buckets(plan.parameters().elements(), ranks);
   for (const Bucket& bucket : plan.buckets)
     plan.updated.push_back(config.train.sharding == 0 ? bucket.range
                                                       : bucket.pieces[static_cast<std::size_t>(rank)]);
   plan.flops_per_step = plan.training.matrix_flops * static_cast<double>(division.micro_batches);
 
-  const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
+  const auto elements = static_cast<std::uint64_t>(plan.parameters().elements());
   std::uint64_t updated = 0;
   for (const Range& range : plan.updated) updated += static_cast<std::uint64_t>(range.size());
   const std::int64_t my_roots = std::count(plan.root_owner.begin(), plan.root_owner.end(), rank);

@@ -46,8 +46,8 @@ struct RunPlan {
   std::uint64_t bytes_sent_per_step = 0;  // by this rank
   double flops_per_step = 0;              // of all ranks
 
+  const ParameterSpace& parameters() const { return *training.graph.space; }
   std::uint64_t total_bytes() const { return total_of(memory); }
-  std::int64_t parameters() const;  // without padding
   // Of this rank.
   const LeafRange& own_leaves() const { return leaves[static_cast<std::size_t>(rank)]; }
   int own_micro_batches() const {

@@ -20,14 +20,14 @@ constexpr std::int64_t longest_piece = 64;
 
 // The cache has room for the unused rows of the last piece, which nothing reads.
 Plan plan_of(const Config& config, std::int64_t length, std::int64_t piece, const Machine& machine) {
-  return make_plan(language_model_generation(config.model, {1, length, 0}, config.run.precision,
-                                             config.model.context + piece - 1),
+  const LanguageModel model(config.model);
+  return make_plan(model.generation({1, length, 0}, config.run.precision, config.model.context + piece - 1),
                    machine.backend().kernels, thread_count());
 }
 
 MemoryByKind memory_or_refuse(const Config& config, const Plan& plan, std::uint64_t arena_bytes,
                               const Machine& machine) {
-  MemoryByKind memory = TrainedModel::memory(config, plan, arena_bytes);
+  MemoryByKind memory = TrainedModel::memory(config, *plan.graph.space, arena_bytes);
   memory[static_cast<std::size_t>(MemoryKind::cache)] = Buffer::counted(plan.state_bytes);
   refuse_if_too_large(demand_on(machine.device(), memory, 1, 1),
                       [] { return "let a machine with more memory write"; });
@@ -52,7 +52,7 @@ Generator::Generator(const Config& config, std::optional<std::int64_t> checkpoin
       model_(load_asked_or_newest(
           checkpoint, [&] { return newest_checkpoint(config); },
           [&](std::optional<std::int64_t> step) {
-            return TrainedModel(config, step, decode_, arena_bytes_, machine);
+            return TrainedModel(config, step, *decode_.graph.space, arena_bytes_, machine);
           })),
       cache_(machine.take(MemoryKind::cache, decode_.state_bytes)),
       decoder_(decode_, machine.backend()),

@@ -64,18 +64,16 @@ RunState run_state_from(const std::string& json, const std::string& path) {
 }
 
 std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& copy) {
-  const Graph& graph = plan.training.graph;
   std::vector<Slice> all;
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
     const Range piece = plan.own_piece(b);
-    for (const Segment& segment : segments(graph, plan.training.space, piece)) {
-      const Parameter& parameter = graph.parameters[segment.parameter];
-      const std::string& name = graph[parameter.value].name;
+    for (const Segment& segment : segments(plan.parameters(), piece)) {
+      const Parameter& parameter = plan.parameters()[segment.parameter];
       const auto size = static_cast<std::size_t>(segment.end - segment.begin);
       const auto moments =
           static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
       const auto add = [&](const char* kind, const Buffer& space, std::size_t offset) {
-        all.push_back({kind + name, logical_shape(graph, parameter), segment.begin, segment.end,
+        all.push_back({kind + parameter.name, parameter.logical_shape(), segment.begin, segment.end,
                        space.as<float>().subspan(offset, size)});
       };
       add("master/", state.master, static_cast<std::size_t>(segment.flat));
@@ -96,12 +94,12 @@ std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& 
   return all;
 }
 
-void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master, Transfer& transfer) {
-  for (const Segment& segment : segments(graph, space, {0, space.elements})) {
-    const Parameter& parameter = graph.parameters[segment.parameter];
-    const std::string name = "master/" + graph[parameter.value].name;
-    checkpoint.require(name, logical_shape(graph, parameter));
+void load_parameters(const Checkpoint& checkpoint, const ParameterSpace& parameters, std::span<float> master,
+                     Transfer& transfer) {
+  for (const Segment& segment : segments(parameters, {0, parameters.elements()})) {
+    const Parameter& parameter = parameters[segment.parameter];
+    const std::string name = "master/" + parameter.name;
+    checkpoint.require(name, parameter.logical_shape());
     transfer.upload(master.subspan(static_cast<std::size_t>(segment.flat),
                                    static_cast<std::size_t>(segment.end - segment.begin)),
                     [&](std::int64_t begin, std::span<float> piece) {
@@ -112,22 +110,20 @@ void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const Fla
 }
 
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state) {
-  const Graph& graph = plan.training.graph;
   Transfer transfer(state.machine);
-  load_parameters(checkpoint, graph, plan.training.space, state.master.as<float>(), transfer);
+  load_parameters(checkpoint, plan.parameters(), state.master.as<float>(), transfer);
   for (std::size_t b = 0; b < plan.buckets.size(); ++b)
-    for (const Segment& segment : segments(graph, plan.training.space, plan.updated[b])) {
-      const Parameter& parameter = graph.parameters[segment.parameter];
-      const std::string& name = graph[parameter.value].name;
+    for (const Segment& segment : segments(plan.parameters(), plan.updated[b])) {
+      const Parameter& parameter = plan.parameters()[segment.parameter];
       const auto offset =
           static_cast<std::size_t>(state.moments_begin[b] + segment.flat - plan.updated[b].begin);
       const auto size = static_cast<std::size_t>(segment.end - segment.begin);
       for (const auto& [kind, space] :
            {std::pair<const char*, const Buffer&>{"adam.m/", state.m}, {"adam.v/", state.v}}) {
-        checkpoint.require(kind + name, logical_shape(graph, parameter));
+        checkpoint.require(kind + parameter.name, parameter.logical_shape());
         transfer.upload(space.as<float>().subspan(offset, size),
                         [&, &prefix = kind](std::int64_t begin, std::span<float> piece) {
-                          checkpoint.read(prefix + name, segment.begin + begin,
+                          checkpoint.read(prefix + parameter.name, segment.begin + begin,
                                           segment.begin + begin + std::ssize(piece), piece);
                         });
       }

@@ -37,8 +37,8 @@ std::vector<Slice> slices(const RunPlan& plan, ModelState& state, const Buffer& 
 
 // Parameters whole, moments as far as this rank updates them.
 void load(const Checkpoint& checkpoint, const RunPlan& plan, ModelState& state);
-void load_parameters(const Checkpoint& checkpoint, const Graph& graph, const FlatSpace& space,
-                     std::span<float> master, Transfer& transfer);
+void load_parameters(const Checkpoint& checkpoint, const ParameterSpace& parameters, std::span<float> master,
+                     Transfer& transfer);
 
 // Throws Defect naming the ranks unless the parameters are the same bits on all of them.
 void check_replicas(ModelState& state, Communicator& comm);

@@ -8,8 +8,9 @@
 
 namespace muster {
 
-MemoryByKind TrainedModel::memory(const Config& config, const Plan& plan, std::uint64_t arena_bytes) {
-  const auto elements = static_cast<std::uint64_t>(plan.space.elements);
+MemoryByKind TrainedModel::memory(const Config& config, const ParameterSpace& parameters,
+                                  std::uint64_t arena_bytes) {
+  const auto elements = static_cast<std::uint64_t>(parameters.elements());
   MemoryByKind memory{};
   memory[static_cast<std::size_t>(MemoryKind::parameters)] = Buffer::counted(elements * 4);
   if (config.run.precision == Precision::bf16)
@@ -18,8 +19,8 @@ MemoryByKind TrainedModel::memory(const Config& config, const Plan& plan, std::u
   return memory;
 }
 
-TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
-                           std::uint64_t arena_bytes, Machine& machine) {
+TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> step,
+                           const ParameterSpace& parameters, std::uint64_t arena_bytes, Machine& machine) {
   const std::string folder = RunFolder(config.run.dir).checkpoints();
   if (!step) throw UserError("{} holds no complete checkpoint: train the run first", folder);
   const Checkpoint checkpoint = Checkpoint::open(checkpoint_path(folder, *step));
@@ -28,10 +29,10 @@ TrainedModel::TrainedModel(const Config& config, std::optional<std::int64_t> ste
   refuse_another_model(parse_config(state.config, path_), config, path_);
   tokenizer_ = state.tokenizer;
 
-  const auto elements = static_cast<std::uint64_t>(plan.space.elements);
+  const auto elements = static_cast<std::uint64_t>(parameters.elements());
   master_ = machine.take(MemoryKind::parameters, elements * 4);
   Transfer transfer(machine);
-  load_parameters(checkpoint, plan.graph, plan.space, master_.as<float>(), transfer);
+  load_parameters(checkpoint, parameters, master_.as<float>(), transfer);
   if (config.run.precision == Precision::bf16) {
     compute_ = machine.take(MemoryKind::compute_weights, elements * 2);
     machine.stream().enqueue([&machine, this](NativeStream native) {

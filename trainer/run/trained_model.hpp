@@ -16,13 +16,14 @@ namespace muster {
 
 class TrainedModel {
  public:
-  // Of the checkpoint of `step` of the run in config.run.dir; nothing: none was found. `plan` is any plan of the model;
+  // Of the checkpoint of `step` of the run in config.run.dir; nothing: none was found. `parameters` are the model's;
   // `arena_bytes` is what the largest plan to run needs. Throws UserError when there is no such checkpoint.
-  TrainedModel(const Config& config, std::optional<std::int64_t> step, const Plan& plan,
+  TrainedModel(const Config& config, std::optional<std::int64_t> step, const ParameterSpace& parameters,
                std::uint64_t arena_bytes, Machine& machine);
 
   // What it takes.
-  static MemoryByKind memory(const Config& config, const Plan& plan, std::uint64_t arena_bytes);
+  static MemoryByKind memory(const Config& config, const ParameterSpace& parameters,
+                             std::uint64_t arena_bytes);
 
   Bindings bindings() const { return {arena_.data(), master_.data(), compute_.data(), nullptr, nullptr}; }
   const std::string& path() const { return path_; }

@@ -36,7 +36,7 @@ std::vector<Backward::Cut> Backward::cuts_of_plan() {
   std::vector<std::int64_t> missing(plan_.buckets.size());  // gradients that are not final yet
   std::vector<bool> received(plan_.buckets.size());
   for (std::size_t b = 0; b < plan_.buckets.size(); ++b)
-    for (const Segment& segment : segments(plan.graph, plan.space, plan_.buckets[b].range)) {
+    for (const Segment& segment : segments(plan_.parameters(), plan_.buckets[b].range)) {
       buckets_of[segment.parameter].push_back(b);
       ++missing[b];
     }
@@ -100,7 +100,7 @@ void Backward::run(Prefetch& prefetch, std::int64_t step, const std::function<bo
       run_micro_batch(prefetch, bindings, scalars, l, stop, options);
     }
     // The last leaf's adds are made bucket by bucket, in launch().
-    if (!last_leaf) add(leaf.adds, {0, plan_.training.space.elements});
+    if (!last_leaf) add(leaf.adds, {0, plan_.parameters().elements()});
   }
   // The others wait for this rank's buckets even when it failed, which was before any could leave; the step
   // is thrown away then.

@@ -11,7 +11,7 @@ GradientNorm::GradientNorm(const RunPlan& plan, Machine& machine, Communicator& 
       waits_(waits),
       squares_(machine.take(
           MemoryKind::communication,
-          static_cast<std::uint64_t>(plan.training.space.elements / flat_block) * sizeof(double))) {}
+          static_cast<std::uint64_t>(plan.parameters().elements() / flat_block) * sizeof(double))) {}
 
 void GradientNorm::add(std::size_t bucket, std::span<const float> piece) {
   std::vector<std::span<double>> pieces;

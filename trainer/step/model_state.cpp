@@ -8,7 +8,7 @@
 
 namespace muster {
 ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) : machine(on) {
-  const auto elements = static_cast<std::uint64_t>(plan.training.space.elements);
+  const auto elements = static_cast<std::uint64_t>(plan.parameters().elements());
   master = machine.take(MemoryKind::parameters, elements * 4);
   if (config.run.precision == Precision::bf16)
     compute = machine.take(MemoryKind::compute_weights, elements * 2);
@@ -27,17 +27,16 @@ ModelState::ModelState(const RunPlan& plan, const Config& config, Machine& on) :
 
 void ModelState::initialise(const RunPlan& plan, std::uint64_t seed) {
   const std::span<float> all = master.as<float>();
-  const Graph& graph = plan.training.graph;
   Transfer transfer(machine);
-  for (const Segment& segment : segments(graph, plan.training.space, {0, plan.training.space.elements})) {
-    const Parameter& parameter = graph.parameters[segment.parameter];
+  for (const Segment& segment : segments(plan.parameters(), {0, plan.parameters().elements()})) {
+    const Parameter& parameter = plan.parameters()[segment.parameter];
     const auto values = all.subspan(static_cast<std::size_t>(segment.flat),
                                     static_cast<std::size_t>(segment.end - segment.begin));
     transfer.upload(values, [&](std::int64_t begin, std::span<float> piece) {
       if (parameter.init.kind == Init::Kind::constant)
         std::fill(piece.begin(), piece.end(), parameter.init.scale);
       else
-        fill_normal(piece, begin, parameter.init.scale, fnv1a(graph[parameter.value].name), seed);
+        fill_normal(piece, begin, parameter.init.scale, fnv1a(parameter.name), seed);
     });
   }
 }

@@ -25,8 +25,7 @@ Update::Update(const Config& config, const RunPlan& plan, ModelState& state, Com
       comm_(comm),
       waits_(waits),
       gathered_(plan.buckets.size()) {
-  for (const Range& range : plan.updated)
-    segments_.push_back(segments(plan.training.graph, plan.training.space, range));
+  for (const Range& range : plan.updated) segments_.push_back(segments(plan.parameters(), range));
 }
 
 Update::~Update() {
@@ -51,7 +50,7 @@ void Update::apply(const AdamW& rule, const StepOutcome* outcome, std::span<cons
       const std::int64_t inside = segment.flat - plan_.updated[b].begin;
       const auto moments = static_cast<std::size_t>(state_.moments_begin[b] + inside);
       AdamW own = rule;
-      const bool decays = plan_.training.graph.parameters[segment.parameter].decay;
+      const bool decays = plan_.parameters()[segment.parameter].decay;
       own.decay = decays ? static_cast<float>(config_.optimizer.weight_decay) : 0.0f;
       stream.enqueue([adamw = state_.machine.flat().adamw, own, outcome,
                       w = state_.master.as<float>().subspan(static_cast<std::size_t>(segment.flat), size),

@@ -46,7 +46,7 @@ TEST_P(BenchOn, ops_are_all_those_of_the_plan_and_the_flat_kernels_each_once) {
   MemoryAccount account;
   Machine machine(GetParam() == DeviceKind::cuda ? cuda_device(0) : cpu_device(), account);
   const Plan plan = make_plan(
-      language_model_training(config.model, micro_batch_shape(config), Precision::f32, Recompute::none),
+      LanguageModel(config.model).training(micro_batch_shape(config), Precision::f32, Recompute::none),
       machine.backend().kernels, thread_count());
   const std::vector<OpSpeed> speeds = bench_ops(
       plan, machine, {1e11, 1e10, [](double bytes) { return bytes < 1e4 ? 2e10 : 1e10; }}, 16 << 10);

@@ -156,8 +156,7 @@ TEST(Cost, of_an_invariant_step_adds_the_leaves_and_the_roots) {
   Config config = small(Reduction::invariant);
   config.run.precision = Precision::bf16;
   const RunPlan plan = make_run_plan(config, 2, 0, 1, 0);
-  const auto owned =
-      static_cast<double>(segments(plan.training.graph, plan.training.space, plan.updated[0]).size());
+  const auto owned = static_cast<double>(segments(plan.parameters(), plan.updated[0]).size());
   const StepPrediction step = predict(device, config, 2);
   EXPECT_DOUBLE_EQ(step.seconds,
                    4.0 * static_cast<double>(plan.training.steps.size()) + 3 + 1 + 2 + owned + 1);
@@ -170,12 +169,11 @@ TEST(Cost, of_a_step_has_each_wait_where_the_computation_needs_what_travels) {
   device.launch = 1;
   const Config config = small(Reduction::fast);
   const RunPlan plan = make_run_plan(config, 2, 0, 1, 0);
-  const auto bytes = 4 * static_cast<double>(plan.training.space.elements);
+  const auto bytes = 4 * static_cast<double>(plan.parameters().elements());
   device.within_node.bandwidth = bytes / 2 / 10;
   const StepPrediction step = predict(device, config, 2);
   const double squares = 10 * 2.0 / flat_block;  // eight bytes of each block beside four of each element
-  const auto owned =
-      static_cast<double>(segments(plan.training.graph, plan.training.space, plan.updated[0]).size());
+  const auto owned = static_cast<double>(segments(plan.parameters(), plan.updated[0]).size());
   // Then the root of the other rank is added, squares are taken, and summed, and AdamW runs.
   EXPECT_NEAR(step.seconds,
               4.0 * static_cast<double>(plan.training.steps.size()) + 10 + 1 + 1 + squares + 1 + owned + 10,
