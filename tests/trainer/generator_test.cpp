@@ -17,6 +17,8 @@
 #include "model/families/language_model.hpp"
 #include "tests/data/scratch.hpp"
 #include "tests/trainer/small_run.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/checkpoint/save.hpp"
 #include "trainer/config/read.hpp"
 #include "trainer/run_folder.hpp"

@@ -21,9 +21,10 @@
 #include "core/philox.hpp"
 #include "data/prefetch.hpp"
 #include "tests/trainer/shaken.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
 #include "trainer/loop/steps_ahead.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/snapshot.hpp"
+#include "trainer/step/replicas.hpp"
 #include "trainer/step/training_step.hpp"
 
 namespace muster::small_run {

@@ -5,6 +5,8 @@
 
 #include "comm/agree.hpp"
 #include "core/text.hpp"
+#include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
 #include "trainer/checkpoint/save.hpp"
 
 namespace muster {

@@ -1,13 +1,13 @@
 // Saves the checkpoints of a run, and removes those that are more than it keeps.
 #pragma once
 
+#include "comm/communicator.hpp"
 #include "core/memory.hpp"
-#include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/snapshot.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/position.hpp"

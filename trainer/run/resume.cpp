@@ -8,8 +8,10 @@
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
 #include "trainer/checkpoint/save.hpp"
 #include "trainer/config/read.hpp"
+#include "trainer/step/replicas.hpp"
 
 namespace muster {
 namespace {

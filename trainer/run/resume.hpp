@@ -5,11 +5,11 @@
 
 #include "comm/communicator.hpp"
 #include "trainer/checkpoint/load.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/run_terms.hpp"
-#include "trainer/run/snapshot.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/position.hpp"

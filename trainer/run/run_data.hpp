@@ -9,17 +9,10 @@
 #include "core/memory.hpp"
 #include "data/dataset.hpp"
 #include "data/loader.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/config.hpp"
 
 namespace muster {
-
-// What tells a source of data apart from any other, wherever its folder lies: its content and its share of
-// the mix.
-struct SourceIdentity {
-  std::string path;
-  double weight = 1;
-  std::string content;  // hash over the tokenizer's and the training shards' hashes
-};
 
 class RunData {
  public:

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/loop/run_host.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/run_data.hpp"
-#include "trainer/run/snapshot.hpp"
 
 namespace muster {
 

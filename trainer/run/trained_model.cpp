@@ -2,8 +2,9 @@
 
 #include "core/error.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/read.hpp"
-#include "trainer/run/snapshot.hpp"
 #include "trainer/run_folder.hpp"
 
 namespace muster {

@@ -21,7 +21,6 @@
 #include "trainer/run/resume.hpp"
 #include "trainer/run/run_data.hpp"
 #include "trainer/run/run_terms.hpp"
-#include "trainer/run/snapshot.hpp"
 #include "trainer/run/tell_run.hpp"
 #include "trainer/run_folder.hpp"
 
