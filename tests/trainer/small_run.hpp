@@ -141,7 +141,7 @@ class Tensors {
   std::map<std::string, std::vector<float>> values_;
 };
 
-// As trainer/run/rank_machine.hpp joins them: by NCCL where every rank has a GPU.
+// As trainer/machine/rank_machine.hpp joins them: by NCCL where every rank has a GPU.
 inline std::unique_ptr<Communicator> join_devices(Communicator& comm, Machine& machine,
                                                   MemoryAccount& account) {
   if (cuda_device_count() >= comm.size()) return nccl_communicator(comm, machine.device(), 60);

@@ -17,8 +17,8 @@
 #include "trainer/bench/scaling.hpp"
 #include "trainer/bench/step.hpp"
 #include "trainer/commands/all_ranks.hpp"
-#include "trainer/run/matrix_peak.hpp"
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/matrix_peak.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {

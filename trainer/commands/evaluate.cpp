@@ -7,15 +7,15 @@
 #include "core/parallel.hpp"
 #include "model/families/language_model.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/trained_model.hpp"
 #include "trainer/commands/all_ranks.hpp"
+#include "trainer/evaluate/evaluation.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/remedies.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/data_limits.hpp"
-#include "trainer/run/evaluation.hpp"
-#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
-#include "trainer/run/trained_model.hpp"
 #include "trainer/run_folder.hpp"
 
 namespace muster {

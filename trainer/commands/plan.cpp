@@ -11,11 +11,11 @@
 #include "core/parallel.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/commands/all_ranks.hpp"
+#include "trainer/machine/matrix_peak.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/remedies.hpp"
 #include "trainer/plan/report.hpp"
-#include "trainer/run/matrix_peak.hpp"
-#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {

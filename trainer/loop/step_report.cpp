@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <numeric>
 
-#include "trainer/run/matrix_peak.hpp"
+#include "trainer/machine/matrix_peak.hpp"
 #include "trainer/schedule.hpp"
 
 namespace muster {

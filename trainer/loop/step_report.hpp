@@ -7,11 +7,11 @@
 #include "core/pulse.hpp"
 #include "data/dataset.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
 #include "trainer/metrics/step_line.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/evaluation.hpp"
 #include "trainer/run_folder.hpp"
 #include "trainer/step/training_step.hpp"
 

@@ -8,6 +8,7 @@
 
 #include "data/prefetch.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 #include "trainer/loop/duties.hpp"
 #include "trainer/loop/run_host.hpp"
 #include "trainer/loop/saver.hpp"
@@ -18,7 +19,6 @@
 #include "trainer/loop/steps_ahead.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/evaluation.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/position.hpp"
 #include "trainer/step/training_step.hpp"

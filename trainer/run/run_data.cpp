@@ -3,8 +3,8 @@
 #include "core/error.hpp"
 #include "core/hash.hpp"
 #include "data/prefetch.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/evaluation.hpp"
 
 namespace muster {
 namespace {

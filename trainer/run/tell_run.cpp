@@ -8,9 +8,9 @@
 #include "core/instruction_set.hpp"
 #include "core/parallel.hpp"
 #include "core/text.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/run/data_limits.hpp"
-#include "trainer/run/rank_machine.hpp"
 
 namespace muster {
 namespace {

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "trainer/config/config.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 #include "trainer/loop/run_host.hpp"
-#include "trainer/run/evaluation.hpp"
 #include "trainer/step/position.hpp"
 
 namespace muster {

@@ -1,4 +1,4 @@
-#include "trainer/run/trained_model.hpp"
+#include "trainer/checkpoint/trained_model.hpp"
 
 #include "core/error.hpp"
 #include "trainer/checkpoint/folder.hpp"

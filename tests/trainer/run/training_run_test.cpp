@@ -194,7 +194,7 @@ TEST_F(TrainingRun, arrives_at_the_same_bits_on_any_number_of_ranks) {
   ASSERT_EQ(metrics("alone").size(), 6u);
   EXPECT_EQ(tensors("alone", 6).size(), 3u * (2 + 2 * 12 + 2));  // with both moments
 
-  // Of the training step alone step_test.cpp tries all combinations.
+  // Of the training step alone training_step_test.cpp tries all combinations.
   for (const auto& [ranks, sharding] : {std::pair{1, 0}, {2, 0}, {3, 1}}) {
     const std::string name = std::to_string(ranks) + "-ranks";
     Config shared = config(name);

@@ -1,6 +1,6 @@
 // What a model writes is text, whatever bytes it draws.
 
-#include "trainer/run/written_text.hpp"
+#include "trainer/generate/written_text.hpp"
 
 #include <gtest/gtest.h>
 

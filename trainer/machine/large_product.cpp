@@ -1,4 +1,4 @@
-#include "trainer/run/large_product.hpp"
+#include "trainer/machine/large_product.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 // Text from a trained model: the same as without a cache, also where the text is longer than the context.
 
-#include "trainer/run/generator.hpp"
+#include "trainer/generate/generator.hpp"
 
 #include <algorithm>
 #include <cstring>

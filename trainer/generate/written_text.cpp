@@ -1,4 +1,4 @@
-#include "trainer/run/written_text.hpp"
+#include "trainer/generate/written_text.hpp"
 
 #include <algorithm>
 

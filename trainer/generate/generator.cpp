@@ -1,4 +1,4 @@
-#include "trainer/run/generator.hpp"
+#include "trainer/generate/generator.hpp"
 
 #include <algorithm>
 #include <cmath>

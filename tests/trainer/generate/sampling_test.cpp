@@ -1,6 +1,6 @@
 // Sampling: which token is drawn, and how often.
 
-#include "trainer/run/sampling.hpp"
+#include "trainer/generate/sampling.hpp"
 
 #include <algorithm>
 #include <cmath>

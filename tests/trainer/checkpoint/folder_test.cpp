@@ -1,7 +1,7 @@
 // The folder of checkpoints: what is listed, what is kept, what is removed.
 #include <unistd.h>
 
-#include "tests/trainer/checkpoint_samples.hpp"
+#include "tests/trainer/checkpoint/samples.hpp"
 #include "trainer/commands/checkpoint.hpp"
 #include "trainer/run_folder.hpp"
 

@@ -7,7 +7,7 @@
 #include <thread>
 #include <unistd.h>
 
-#include "tests/trainer/checkpoint_samples.hpp"
+#include "tests/trainer/checkpoint/samples.hpp"
 
 namespace muster {
 namespace {

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "core/hdf5.hpp"
-#include "tests/trainer/checkpoint_samples.hpp"
+#include "tests/trainer/checkpoint/samples.hpp"
 
 namespace muster {
 namespace {

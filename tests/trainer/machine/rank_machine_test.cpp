@@ -1,6 +1,6 @@
 // How many threads a rank takes: the cores that it may use, divided by the ranks that may use the same ones.
 
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/rank_machine.hpp"
 
 #include <gtest/gtest.h>
 #include <sched.h>

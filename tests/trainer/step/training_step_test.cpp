@@ -1,6 +1,8 @@
 // The training step: the same bits however its work is divided, delayed or shuffled, and what it does when
 // there is nothing to learn from.
 
+#include "trainer/step/training_step.hpp"
+
 #include <atomic>
 #include <cmath>
 #include <gtest/gtest.h>
@@ -11,7 +13,6 @@
 #include "comm/agree.hpp"
 #include "comm/async_communicator.hpp"
 #include "tests/trainer/small_run.hpp"
-#include "trainer/step/training_step.hpp"
 
 #if defined(__SANITIZE_THREAD__)
 constexpr bool under_thread_sanitizer = true;

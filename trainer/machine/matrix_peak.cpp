@@ -1,4 +1,4 @@
-#include "trainer/run/matrix_peak.hpp"
+#include "trainer/machine/matrix_peak.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -21,8 +21,8 @@
 #include "core/instruction_set.hpp"
 #include "core/parallel.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/run/large_product.hpp"
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/large_product.hpp"
+#include "trainer/machine/rank_machine.hpp"
 
 namespace muster {
 namespace {

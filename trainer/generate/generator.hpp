@@ -11,10 +11,10 @@
 
 #include "core/memory.hpp"
 #include "model/executor.hpp"
+#include "trainer/checkpoint/trained_model.hpp"
 #include "trainer/config/config.hpp"
+#include "trainer/generate/sampling.hpp"
 #include "trainer/plan/memory_check.hpp"
-#include "trainer/run/sampling.hpp"
-#include "trainer/run/trained_model.hpp"
 #include "trainer/step/machine.hpp"
 
 namespace muster {

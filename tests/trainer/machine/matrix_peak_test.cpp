@@ -1,5 +1,5 @@
 // What sol divides by: on CPUs nothing that computes with them is faster.
-#include "trainer/run/matrix_peak.hpp"
+#include "trainer/machine/matrix_peak.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,7 +12,7 @@
 #include "core/arithmetic_rate.hpp"
 #include "core/parallel.hpp"
 #include "trainer/config/config.hpp"
-#include "trainer/run/large_product.hpp"
+#include "trainer/machine/large_product.hpp"
 
 namespace muster {
 namespace {

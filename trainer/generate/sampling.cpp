@@ -1,4 +1,4 @@
-#include "trainer/run/sampling.hpp"
+#include "trainer/generate/sampling.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // Damage of every kind is recognised, told in one line, and the checkpoint before it is used.
-#include "tests/trainer/checkpoint_samples.hpp"
+#include "tests/trainer/checkpoint/samples.hpp"
 
 namespace muster {
 namespace {

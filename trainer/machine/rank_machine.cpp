@@ -1,4 +1,4 @@
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/rank_machine.hpp"
 
 #include <algorithm>
 #include <cmath>

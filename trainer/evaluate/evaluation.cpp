@@ -1,4 +1,4 @@
-#include "trainer/run/evaluation.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 
 #include <algorithm>
 #include <array>
