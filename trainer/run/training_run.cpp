@@ -27,9 +27,34 @@
 namespace muster {
 namespace {
 
+// A run whose folder is its own: what it is agreed to be.
+struct OwnRun {
+  const RunHost& host;
+  const TimeLimit& limit;
+  const RunData& data;
+  const RunTerms& terms;
+  const RunFolder& folder;
+  const Attempt& attempt;
+  const Log& log;
+};
+
+// The memory that it has taken, and what was loaded.
+struct Loaded {
+  Loader& loader;
+  Prefetch& prefetch;
+  const MatrixPeak& peak;
+  ModelState& state;
+  const Buffer& snapshot;
+  const Position& position;
+  MetricsFile* metrics;  // of rank 0
+};
+
 // Collective. What the folder tells of a run that goes on from `step`; on rank 0 the metrics, open.
-std::optional<MetricsFile> write_run(const RunTerms& terms, const RunHost& host, const RunFolder& folder,
-                                     const Attempt& attempt, const Log& log, std::int64_t step) {
+std::optional<MetricsFile> write_run(const OwnRun& run, std::int64_t step) {
+  const RunHost& host = run.host;
+  const RunFolder& folder = run.folder;
+  const Attempt& attempt = run.attempt;
+  const RunState& state = run.terms.state;
   Communicator& comm = host.ranks.host;
   const std::vector<std::string> hosts = gather_strings(comm, host_name(), "host names");
   return agree(comm, "writing the run's folder", [&]() -> std::optional<MetricsFile> {
@@ -38,18 +63,18 @@ std::optional<MetricsFile> write_run(const RunTerms& terms, const RunHost& host,
     // Reading a checkpoint takes time, in which another attempt may have begun.
     attempt.check_current();
     remove_leftovers(
-        folder.checkpoints(), attempt.number(), [&](const std::string& line) { log.warn(line); },
+        folder.checkpoints(), attempt.number(), [&](const std::string& line) { run.log.warn(line); },
         [&] { comm.pulse().beat(); });
-    write_text_atomically(folder.config(), terms.state.config);
+    write_text_atomically(folder.config(), state.config);
     comm.pulse().beat();
     attempt.check_current();
     write_text_atomically(
         folder.description(),
-        describe_run(attempt.number(), hosts, host.machine.device().name(), terms.state.fingerprint));
+        describe_run(attempt.number(), hosts, host.machine.device().name(), state.fingerprint));
     comm.pulse().beat();
     attempt.check_current();
     MetricsFile metrics(folder.metrics(), step);
-    if (!metrics.remark().empty()) log.warn(metrics.remark());
+    if (!metrics.remark().empty()) run.log.warn(metrics.remark());
     return metrics;
   });
 }
@@ -64,25 +89,67 @@ struct HeldOut {
         evaluation(terms.config, terms.plan.evaluation, loader, host.ranks.host, host.machine) {}
 };
 
-}  // namespace
+void refuse_if_nothing_was_learnt(const LoopResult& result, const Config& config) {
+  if (result.steps_taken > 0 && result.position.step == config.train.steps && result.position.updates == 0)
+    throw UserError(
+        "none of the {} steps changed the model (the lines before say why): start another run.dir, with "
+        "other text "
+        "or a smaller optimizer.lr",
+        result.position.step);
+}
 
-RunResult run_training(const Config& given, const RunHost& host) {
-  const TimeLimit limit(given.run.time_limit);
+// Collective. Compares what was taken with the plan, and takes the steps.
+RunResult take_steps(const OwnRun& run, const Loaded& loaded) {
+  const RunHost& host = run.host;
+  const Config& config = run.terms.config;
+  const RunPlan& plan = run.terms.plan;
+  Communicator &comm = host.ranks.host, &device = host.ranks.device;
+
+  std::optional<Watchdog> of_devices;
+  if (host.ranks.devices_apart()) of_devices.emplace(device, config.run.watchdog);
+  std::optional<StepTrace> trace;
+  if (host.traced_step > 0)
+    trace.emplace(device, fmt::format("{}/trace-step-{}-rank-{}.json", run.folder.path(), host.traced_step,
+                                      comm.rank()));
+  TrainingStep step(config, plan, loaded.state, {comm, trace ? trace->devices() : device}, loaded.position);
+  std::optional<HeldOut> held_out;
+  if (config.eval.every > 0)
+    agree(comm, "preparing the evaluation", [&] {
+      held_out.emplace(run.terms, run.data, host);
+      if (!host.speaks()) return;
+      for (const std::string& line : limits_of_evaluation(held_out->loader, config)) run.log.info(line);
+    });
+  check_as_planned(host.machine.account(), plan.memory);
+  if (!host.machine.is_cpu()) check_as_planned(host.machine.host_account(), plan.host_memory);
+
+  Saver saver({comm, run.folder, run.attempt, run.log, loaded.metrics}, config, plan, loaded.state,
+              loaded.snapshot, run.terms.state);
+  std::optional<StepReport> report;
+  if (loaded.metrics != nullptr)
+    report.emplace(config, plan, loaded.peak.flops_per_s, run.attempt, run.data.info(), *loaded.metrics,
+                   run.log, comm.pulse());
+  TrainingLoop loop({host, run.limit, config, plan, loaded.state, step, loaded.prefetch,
+                     held_out ? &held_out->evaluation : nullptr, trace ? &*trace : nullptr, saver,
+                     report ? &*report : nullptr, run.log},
+                    loaded.position);
+  return ending_job_when_alone(comm, [&] {
+    const LoopResult result = loop.run();
+    tell_end(run.log, run.terms, host, loaded.loader, result);
+    agree(comm, "looking at what was trained", [&] { refuse_if_nothing_was_learnt(result, config); });
+    return RunResult{result.position, result.position.step < config.train.steps, result.evaluation};
+  });
+}
+
+// Collective. Takes memory, fills it with what the run goes on from, and goes on.
+RunResult load_and_train(const OwnRun& run) {
+  const RunHost& host = run.host;
+  const Config& config = run.terms.config;
+  const RunPlan& plan = run.terms.plan;
   Communicator& comm = host.ranks.host;
   Machine& machine = host.machine;
 
-  const RunData data = agree(comm, "opening the data", [&] { return RunData(given); });
-  const RunTerms terms = agree_on_terms(for_data(given, data), data, host);
-  const Config& config = terms.config;
-  const RunPlan& plan = terms.plan;
-  const RunFolder folder(config.run.dir);
-  refuse_what_cannot_go_on(comm, terms, data, folder, host.traced_step);
-  const Attempt attempt = begin_attempt(comm, folder, config.run);
-  const Log log = open_log(host, folder);
-  tell_start(log, terms, host, attempt);
-
   Loader loader =
-      agree(comm, "opening the data", [&] { return data.training(config, machine.host_account()); });
+      agree(comm, "opening the data", [&] { return run.data.training(config, machine.host_account()); });
   Prefetch prefetch(loader, machine.host_account(), prefetch_depth, config.train.micro_batch,
                     machine.device().staging());
   const MatrixPeak peak = measure_matrix_peak(config.run.precision, comm, machine);
@@ -92,52 +159,28 @@ RunResult run_training(const Config& given, const RunHost& host) {
                   snapshot_bytes(plan, machine.device().kind()));
   });
   if (host.speaks()) {
-    if (!peak.remark.empty()) log.warn(peak.remark);
-    tell_data(log, config, data, loader);
+    if (!peak.remark.empty()) run.log.warn(peak.remark);
+    tell_data(run.log, config, run.data, loader);
   }
-  const Position position = resume_or_begin(comm, terms, folder, log, state);
-  std::optional<MetricsFile> metrics = write_run(terms, host, folder, attempt, log, position.step);
+  const Position position = resume_or_begin(comm, run.terms, run.folder, run.log, state);
+  std::optional<MetricsFile> metrics = write_run(run, position.step);
+  return take_steps(run, {loader, prefetch, peak, state, snapshot, position, metrics ? &*metrics : nullptr});
+}
 
-  std::optional<Watchdog> of_devices;
-  if (host.ranks.devices_apart()) of_devices.emplace(host.ranks.device, config.run.watchdog);
-  std::optional<StepTrace> trace;
-  if (host.traced_step > 0)
-    trace.emplace(host.ranks.device,
-                  fmt::format("{}/trace-step-{}-rank-{}.json", folder.path(), host.traced_step, comm.rank()));
-  TrainingStep step(config, plan, state, {comm, trace ? trace->devices() : host.ranks.device}, position);
-  std::optional<HeldOut> held_out;
-  if (config.eval.every > 0)
-    agree(comm, "preparing the evaluation", [&] {
-      held_out.emplace(terms, data, host);
-      if (!host.speaks()) return;
-      for (const std::string& line : limits_of_evaluation(held_out->loader, config)) log.info(line);
-    });
-  check_as_planned(machine.account(), plan.memory);
-  if (!machine.is_cpu()) check_as_planned(machine.host_account(), plan.host_memory);
+}  // namespace
 
-  Saver saver({comm, folder, attempt, log, metrics ? &*metrics : nullptr}, config, plan, state, snapshot,
-              terms.state);
-  std::optional<StepReport> report;
-  if (metrics)
-    report.emplace(config, plan, peak.flops_per_s, attempt, data.info(), *metrics, log, comm.pulse());
-  TrainingLoop loop(
-      {host, limit, config, plan, state, step, prefetch, held_out ? &held_out->evaluation : nullptr,
-       trace ? &*trace : nullptr, saver, report ? &*report : nullptr, log},
-      position);
-  return ending_job_when_alone(comm, [&] {
-    const LoopResult result = loop.run();
-    tell_end(log, terms, host, loader, result);
-    agree(comm, "looking at what was trained", [&] {
-      if (result.steps_taken > 0 && result.position.step == config.train.steps &&
-          result.position.updates == 0)
-        throw UserError(
-            "none of the {} steps changed the model (the lines before say why): start another run.dir, with "
-            "other text "
-            "or a smaller optimizer.lr",
-            result.position.step);
-    });
-    return RunResult{result.position, result.position.step < config.train.steps, result.evaluation};
-  });
+RunResult run_training(const Config& given, const RunHost& host) {
+  const TimeLimit limit(given.run.time_limit);
+  Communicator& comm = host.ranks.host;
+
+  const RunData data = agree(comm, "opening the data", [&] { return RunData(given); });
+  const RunTerms terms = agree_on_terms(for_data(given, data), data, host);
+  const RunFolder folder(terms.config.run.dir);
+  refuse_what_cannot_go_on(comm, terms, data, folder, host.traced_step);
+  const Attempt attempt = begin_attempt(comm, folder, terms.config.run);
+  const Log log = open_log(host, folder);
+  tell_start(log, terms, host, attempt);
+  return load_and_train({host, limit, data, terms, folder, attempt, log});
 }
 
 }  // namespace muster
