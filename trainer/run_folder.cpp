@@ -14,7 +14,6 @@
 #include "core/file.hpp"
 #include "core/host.hpp"
 #include "core/text.hpp"
-#include "trainer/checkpoint/manifest.hpp"
 
 namespace muster {
 namespace {
@@ -36,7 +35,7 @@ std::int64_t newest_number(const std::string& path) {
   for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     const auto number = parse_number<std::int64_t>(name);
-    if (number && *number <= Manifest::most_attempts) newest = std::max(newest, *number);
+    if (number && *number <= Attempt::most) newest = std::max(newest, *number);
   }
   if (error) throw UserError("cannot list {}: {}; check its permissions", path, error.message());
   return newest;

@@ -44,6 +44,8 @@ class RunFolder {
 
 class Attempt {
  public:
+  static constexpr std::int64_t most = 999'999'999;  // a start a second for thirty years
+
   struct Holder {
     std::int64_t number = 0;
     std::string host;

@@ -19,7 +19,7 @@
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "trainer/build_info.hpp"
-#include "trainer/run/living_attempt.hpp"
+#include "trainer/run/begin_attempt.hpp"
 
 namespace muster {
 namespace {

@@ -21,8 +21,10 @@
 #include "core/philox.hpp"
 #include "data/prefetch.hpp"
 #include "tests/trainer/shaken.hpp"
+#include "trainer/checkpoint/model_tensors.hpp"
+#include "trainer/loop/steps_ahead.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/snapshot.hpp"
+#include "trainer/step/replicas.hpp"
 #include "trainer/step/training_step.hpp"
 
 namespace muster::small_run {
@@ -103,7 +105,7 @@ struct Disturbance {
 struct Outcome {
   std::vector<StepResult> steps;
   std::map<std::string, std::string> hashes;  // of tensors by name, as a checkpoint would hold them
-  Progress progress;
+  Position position;
   std::vector<double> losses() const {
     std::vector<double> all;
     for (const StepResult& step : steps) all.push_back(step.loss);
@@ -139,7 +141,7 @@ class Tensors {
   std::map<std::string, std::vector<float>> values_;
 };
 
-// As trainer/run/rank_machine.hpp joins them: by NCCL where every rank has a GPU.
+// As trainer/machine/rank_machine.hpp joins them: by NCCL where every rank has a GPU.
 inline std::unique_ptr<Communicator> join_devices(Communicator& comm, Machine& machine,
                                                   MemoryAccount& account) {
   if (cuda_device_count() >= comm.size()) return nccl_communicator(comm, machine.device(), 60);
@@ -184,27 +186,24 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
                 fill(config, slot, count, batch);
             },
             account, prefetch_depth, config.train.micro_batch, machine.device().staging());
-        Progress progress;
-        TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, progress);
-        // As training_run.cpp does: what is to be read is asked for a step ahead, and a GPU is given a step before
-        // the outcome of the last is known.
-        const std::size_t ahead = cuda ? most_pending : 1;
+        Position position;
+        TrainingStep training(config, plan, state, {comm, of_devices ? *of_devices : comm}, position);
+        StepsAhead steps(training, prefetch, position, !cuda, config.train.steps);
+        const auto order = [&](std::int64_t number) {
+          const std::int64_t step = number - 1;
+          if (disturbance.before_step && !cuda) {  // it may change what is still being gathered
+            training.settle();
+            machine.stream().synchronize();
+          }
+          if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
+          return StepOrder{config.optimizer.lr,
+                           [&, step] { return disturbance.stop && disturbance.stop(rank, step); }};
+        };
         // Ranks that are threads share what CUDA keeps for a process: memory that one gives back waits for all streams of its
         // GPU, those of other ranks too. So nobody trains before everybody has what it needs.
         direct.barrier("ready").wait();
-        training.request(prefetch, 0);
-        for (std::int64_t step = 0; step < config.train.steps || training.pending() > 0;) {
-          for (; step < config.train.steps && training.pending() < ahead; ++step) {
-            if (disturbance.before_step && !cuda) {  // it may change what is still being gathered
-              training.settle();
-              machine.stream().synchronize();
-            }
-            if (disturbance.before_step) disturbance.before_step(rank, step, plan, state);
-            if (step + 1 < config.train.steps) training.request(prefetch, step + 1);
-            training.start(prefetch, config.optimizer.lr,
-                           [&] { return disturbance.stop && disturbance.stop(rank, step); });
-          }
-          const StepResult result = training.finish(progress);
+        for (steps.start(order); steps.pending() > 0; steps.start(order)) {
+          const StepResult result = steps.finish().result;
           if (rank == 0) outcome.steps.push_back(result);
         }
         training.settle();
@@ -214,7 +213,7 @@ inline Outcome train(const Config& config, int ranks, const Disturbance& disturb
         const Buffer copy(account, MemoryKind::checkpoint, snapshot_bytes(plan, disturbance.device),
                           machine.device().staging());
         tensors.add(slices(plan, state, copy));
-        if (rank == 0) outcome.progress = progress;
+        if (rank == 0) outcome.position = position;
         direct.barrier("end").wait();
       },
       disturbance.delays);

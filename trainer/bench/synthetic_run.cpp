@@ -54,15 +54,11 @@ SyntheticRun::SyntheticRun(const Config& config, Ranks ranks, Machine& machine)
       state_(agree(ranks.host, "taking memory", [&] { return ModelState(plan_, config_, machine_); })),
       comm_(ranks.host),
       watchdog_(comm_, config_.run.watchdog),
-      step_(config_, plan_, state_, ranks, progress_) {
-  if (&ranks.device != &comm_) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
+      step_(config_, plan_, state_, ranks, position_),
+      steps_(step_, prefetch_, position_, machine.is_cpu()) {
+  if (ranks.devices_apart()) device_watchdog_.emplace(ranks.device, config_.run.watchdog);
   state_.initialise(plan_, static_cast<std::uint64_t>(config_.run.seed));
   state_.refresh_compute({0, plan_.parameters().elements()});
-}
-
-void SyntheticRun::start(std::vector<StepTimes>* times) {
-  step_.request(prefetch_, started_++);
-  step_.start(prefetch_, config_.optimizer.lr, {}, times);
 }
 
 std::vector<StepSample> SyntheticRun::run(int steps) {
@@ -74,15 +70,13 @@ SyntheticRun::Timed SyntheticRun::run_timed() {
 }
 
 std::vector<StepSample> SyntheticRun::take_steps(int steps) {
-  const std::size_t ahead = machine_.is_cpu() ? 1 : most_pending;
+  const std::int64_t last = steps_.started() + steps;
   std::vector<StepSample> samples;
-  double before = steady_seconds();
-  for (int begun = 0; static_cast<int>(samples.size()) < steps;) {
-    for (; begun < steps && step_.pending() < ahead; ++begun) start();
-    StepResult result = step_.finish(progress_);
-    const double now = steady_seconds();
-    samples.push_back({now - before, std::move(result.waits)});
-    before = now;
+  while (static_cast<int>(samples.size()) < steps) {
+    steps_.start([&](std::int64_t) { return StepOrder{config_.optimizer.lr}; },
+                 [&](std::int64_t step) { return step == last; });
+    StepsAhead::Finished finished = steps_.finish();
+    samples.push_back({finished.seconds, std::move(finished.result.waits)});
   }
   return samples;
 }
@@ -90,10 +84,13 @@ std::vector<StepSample> SyntheticRun::take_steps(int steps) {
 SyntheticRun::Timed SyntheticRun::take_timed_step() {
   Timed timed;
   std::vector<StepTimes> times;
-  const double before = steady_seconds();
-  start(&times);
-  StepResult result = step_.finish(progress_);
-  timed.step = {steady_seconds() - before, std::move(result.waits)};
+  steps_.start(
+      [&](std::int64_t) {
+        return StepOrder{config_.optimizer.lr, {}, &times};
+      },
+      [](std::int64_t) { return true; });
+  StepsAhead::Finished finished = steps_.finish();
+  timed.step = {finished.seconds, std::move(finished.result.waits)};
   machine_.stream().synchronize();
   timed.plan_seconds.resize(plan_.training.steps.size());
   for (const StepTimes& time : times) timed.plan_seconds[time.step] = time.end() - time.begin();

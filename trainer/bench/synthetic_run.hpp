@@ -7,6 +7,7 @@
 
 #include "comm/watchdog.hpp"
 #include "data/prefetch.hpp"
+#include "trainer/loop/steps_ahead.hpp"
 #include "trainer/step/model_state.hpp"
 #include "trainer/step/training_step.hpp"
 
@@ -36,7 +37,6 @@ class SyntheticRun {
   Timed run_timed();
 
  private:
-  void start(std::vector<StepTimes>* times = nullptr);
   std::vector<StepSample> take_steps(int steps);
   Timed take_timed_step();
 
@@ -48,9 +48,9 @@ class SyntheticRun {
   Communicator& comm_;  // of the hosts
   Watchdog watchdog_;
   std::optional<Watchdog> device_watchdog_;  // where the devices have a communicator of their own
-  Progress progress_;
+  Position position_;
   TrainingStep step_;
-  std::int64_t started_ = 0;
+  StepsAhead steps_;
 };
 
 }  // namespace muster

@@ -19,6 +19,7 @@
 #include "core/hash.hpp"
 #include "core/text.hpp"
 #include "trainer/checkpoint/manifest.hpp"
+#include "trainer/run_folder.hpp"
 
 namespace muster {
 namespace {
@@ -65,7 +66,7 @@ std::optional<FolderName> parse_name(std::string_view text) {
   name.stage = text.starts_with(".partial-") ? Stage::partial : Stage::replaced;
   if (!take(text, ".partial-") && !take(text, ".replaced-")) return std::nullopt;
   const auto attempt = take_number(text);
-  if (!attempt || *attempt > Manifest::most_attempts || !text.empty()) return std::nullopt;
+  if (!attempt || *attempt > Attempt::most || !text.empty()) return std::nullopt;
   name.attempt = *attempt;
   return name;
 }

@@ -8,6 +8,7 @@
 #include "core/file.hpp"
 #include "core/hash.hpp"
 #include "core/json_text.hpp"
+#include "trainer/run_folder.hpp"
 
 namespace muster {
 namespace {
@@ -87,7 +88,7 @@ Manifest parse_manifest(std::string_view whole) {
   Manifest manifest;
   manifest.step = integer(member(json, "step"), "step");
   manifest.attempt = integer(member(json, "attempt"), "attempt");
-  if (manifest.attempt > Manifest::most_attempts) throw UserError("\"attempt\" is no number of an attempt");
+  if (manifest.attempt > Attempt::most) throw UserError("\"attempt\" is no number of an attempt");
   manifest.saved = text(member(json, "saved"), "saved");
   for (const Json& entry : list(member(json, "files"), "files")) {
     if (text(member(entry, "name"), "name") != rank_file_name(manifest.files.size()))

@@ -12,7 +12,6 @@ namespace muster {
 struct Manifest {
   static constexpr std::int64_t format_version = 1;
   static constexpr const char* file_name = "manifest.json";
-  static constexpr std::int64_t most_attempts = 999'999'999;  // a start a second for thirty years
 
   struct File {
     std::uint64_t bytes = 0, hash = 0;

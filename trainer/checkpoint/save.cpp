@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/chrono.h>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -131,6 +132,74 @@ void publish(const CheckpointRequest& request, const std::string& partial, const
   sync_path(request.folder);
 }
 
+// Beats for each part that is done.
+std::function<void()> beat_of(Communicator& comm) {
+  return [&comm] { comm.pulse().beat(); };
+}
+
+// Collective: the folder into which all ranks write, empty.
+void begin_folder(Communicator& comm, const CheckpointRequest& request, const std::string& path,
+                  const std::string& partial) {
+  agree(comm, "preparing a checkpoint", [&] {
+    if (comm.rank() != 0) return;
+    const Pulse::Work work = comm.pulse().writing("preparing a checkpoint");
+    check_current(request);
+    check_unsaved(request, path);
+    make_folder(request.folder);
+    remove_leftovers(request.folder, request.attempt, request.warn, beat_of(comm));
+    std::error_code error;
+    fs::remove_all(partial, error);  // of a save of this attempt that failed
+    make_folder(partial);
+  });
+}
+
+// Of all ranks, in bytes.
+struct Sizes {
+  std::uint64_t files = 0;
+  std::uint64_t values = 0;  // in them, which are still to be written
+};
+
+// Collective.
+Sizes sizes_of_all(Communicator& comm, const RankFileWriter& writer, const std::vector<Slice>& slices) {
+  std::array<std::int64_t, 2> sizes = {static_cast<std::int64_t>(writer.bytes()), 0};
+  for (const Slice& slice : slices) sizes[1] += static_cast<std::int64_t>(slice.values.size_bytes());
+  comm.all_reduce(std::as_writable_bytes(std::span(sizes)), ReduceType::i64, ReduceOp::sum,
+                  "size of a checkpoint")
+      .wait();
+  return {static_cast<std::uint64_t>(sizes[0]), static_cast<std::uint64_t>(sizes[1])};
+}
+
+// Collective. Throws UserError where there is too little room even when what may go is gone.
+void ensure_room(Communicator& comm, const CheckpointRequest& request, const Sizes& sizes) {
+  agree(comm, "making room for a checkpoint", [&] {
+    if (comm.rank() != 0 || free_room(request.folder) >= sizes.values) return;
+    const Pulse::Work work = comm.pulse().writing("making room for a checkpoint", sizes.files);
+    request.make_room();
+  });
+  agree(comm, "checking the room for a checkpoint",
+        [&] { check_room(request.folder, sizes.values, request.attempt); });
+}
+
+// Collective: the manifest, from what each rank tells of its file, and then the final name.
+void complete(Communicator& comm, const CheckpointRequest& request, const std::vector<std::string>& tables,
+              std::uint64_t bytes, const std::string& path, const std::string& partial) {
+  agree(comm, "completing a checkpoint", [&] {
+    if (comm.rank() != 0) return;
+    const Pulse::Work work = comm.pulse().writing("completing a checkpoint", bytes);
+    Manifest manifest;
+    manifest.step = request.step;
+    manifest.attempt = request.attempt;
+    manifest.saved = time_now();
+    manifest.state = request.state;
+    for (const std::string& table : tables) add_table(manifest, table);
+    const std::string problem = arrange_pieces(manifest);
+    check(problem.empty(), problem.c_str());
+    write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest));
+    check_current(request);
+    publish(request, partial, path);
+  });
+}
+
 }  // namespace
 
 void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t attempt, std::uint64_t freed) {
@@ -148,22 +217,10 @@ void check_room(const std::string& folder, std::uint64_t bytes, std::int64_t att
 
 SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& request,
                                 std::span<const Slice> mine) {
-  const bool first = comm.rank() == 0;
   const std::string path = checkpoint_path(request.folder, request.step);
   const std::string partial = partial_path(request.folder, request.step, request.attempt);
-  const auto beat = [&] { comm.pulse().beat(); };
   try {
-    agree(comm, "preparing a checkpoint", [&] {
-      if (!first) return;
-      const Pulse::Work work = comm.pulse().writing("preparing a checkpoint");
-      check_current(request);
-      check_unsaved(request, path);
-      make_folder(request.folder);
-      remove_leftovers(request.folder, request.attempt, request.warn, beat);
-      std::error_code error;
-      fs::remove_all(partial, error);  // of a save of this attempt that failed
-      make_folder(partial);
-    });
+    begin_folder(comm, request, path, partial);
     std::vector<Slice> slices;
     std::optional<RankFileWriter> writer;
     agree(comm, "laying out a checkpoint", [&] {
@@ -171,49 +228,22 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
       slices = in_order(mine);
       writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
     });
-    // Of all ranks: bytes of the files, and those of the values, which are still to be written.
-    std::array<std::int64_t, 2> sizes = {static_cast<std::int64_t>(writer->bytes()), 0};
-    for (const Slice& slice : slices) sizes[1] += static_cast<std::int64_t>(slice.values.size_bytes());
-    comm.all_reduce(std::as_writable_bytes(std::span(sizes)), ReduceType::i64, ReduceOp::sum,
-                    "size of a checkpoint")
-        .wait();
-    const auto missing = static_cast<std::uint64_t>(sizes[1]), bytes = static_cast<std::uint64_t>(sizes[0]);
-    agree(comm, "making room for a checkpoint", [&] {
-      if (!first || free_room(request.folder) >= missing) return;
-      const Pulse::Work work = comm.pulse().writing("making room for a checkpoint", bytes);
-      request.make_room();
-    });
-    agree(comm, "checking the room for a checkpoint",
-          [&] { check_room(request.folder, missing, request.attempt); });
+    const Sizes sizes = sizes_of_all(comm, *writer, slices);
+    ensure_room(comm, request, sizes);
 
     std::uint64_t hash = 0;
     agree(comm, "writing a checkpoint", [&] {
-      const Pulse::Work work = comm.pulse().writing("writing a checkpoint", bytes);
-      hash = writer->write(beat);
+      const Pulse::Work work = comm.pulse().writing("writing a checkpoint", sizes.files);
+      hash = writer->write(beat_of(comm));
     });
-
     const auto tables =
         gather_strings(comm, to_table(writer->bytes(), hash, slices), "what a checkpoint holds");
-    agree(comm, "completing a checkpoint", [&] {
-      if (!first) return;
-      const Pulse::Work work = comm.pulse().writing("completing a checkpoint", bytes);
-      Manifest manifest;
-      manifest.step = request.step;
-      manifest.attempt = request.attempt;
-      manifest.saved = time_now();
-      manifest.state = request.state;
-      for (const std::string& table : tables) add_table(manifest, table);
-      const std::string problem = arrange_pieces(manifest);
-      check(problem.empty(), problem.c_str());
-      write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest));
-      check_current(request);
-      publish(request, partial, path);
-    });
-    return {path, bytes};
+    complete(comm, request, tables, sizes.files, path, partial);
+    return {path, sizes.files};
   } catch (...) {
     const Pulse::Work work = comm.pulse().writing("removing an unfinished checkpoint");
     std::error_code ignored;  // the first failure is the one to tell
-    if (first) fs::remove_all(partial, ignored);
+    if (comm.rank() == 0) fs::remove_all(partial, ignored);
     throw;
   }
 }

@@ -17,8 +17,8 @@
 #include "trainer/bench/scaling.hpp"
 #include "trainer/bench/step.hpp"
 #include "trainer/commands/all_ranks.hpp"
-#include "trainer/run/matrix_peak.hpp"
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/matrix_peak.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {
@@ -29,9 +29,8 @@ using nlohmann::ordered_json;
 // The configuration of a benchmark: the data are asked for nothing but the vocabulary, where that is not set.
 Config config_of(Communicator& comm, const BenchOptions& options) {
   Config config = agree(comm, "reading the configuration", [&] {
-    Config read = read_config(options.config, options.overrides);
-    if (read.model.vocabulary == 0) const RunData data(read);
-    return read;
+    const Config read = read_config(options.config, options.overrides);
+    return read.model.vocabulary == 0 ? for_data(read, RunData(read)) : read;
   });
   set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
   return config;

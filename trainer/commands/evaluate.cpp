@@ -7,15 +7,15 @@
 #include "core/parallel.hpp"
 #include "model/families/family.hpp"
 #include "trainer/checkpoint/folder.hpp"
+#include "trainer/checkpoint/trained_model.hpp"
 #include "trainer/commands/all_ranks.hpp"
+#include "trainer/evaluate/evaluation.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/remedies.hpp"
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/run/data_limits.hpp"
-#include "trainer/run/evaluation.hpp"
-#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
-#include "trainer/run/trained_model.hpp"
 #include "trainer/run_folder.hpp"
 
 namespace muster {
@@ -42,13 +42,14 @@ MemoryByKind memory_of(const Config& config, const Plan& plan, const RunData& da
 
 int evaluate_command(const EvaluateOptions& options) {
   const auto body = [&](Communicator& comm, MemoryAccount& account) {
-    Config config = agree(comm, "reading the configuration",
-                          // As one rank would: the result is that of any number.
-                          [&] { return for_ranks(read_config(options.run, options.overrides), 1); });
-    set_thread_count(threads_of_rank(config.run.threads, ranks_on_my_cores(comm)));
-    RankMachine rank(config, comm, account);
+    const Config told = agree(comm, "reading the configuration",
+                              // As one rank would: the result is that of any number.
+                              [&] { return for_ranks(read_config(options.run, options.overrides), 1); });
+    set_thread_count(threads_of_rank(told.run.threads, ranks_on_my_cores(comm)));
+    RankMachine rank(told, comm, account);
     Machine& machine = rank.machine();
-    const RunData data = agree(comm, "opening the data", [&] { return RunData(config); });
+    const RunData data = agree(comm, "opening the data", [&] { return RunData(told); });
+    const Config config = for_data(told, data);
     const Plan plan = plan_of(config, machine);
     const std::uint64_t communication = account.now(MemoryKind::communication);
     const MemoryByKind planned = memory_of(config, plan, data, machine, communication);

@@ -11,10 +11,10 @@
 #include "core/parallel.hpp"
 #include "data/tokenizer.hpp"
 #include "model/families/family.hpp"
+#include "trainer/generate/generator.hpp"
+#include "trainer/generate/written_text.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/memory_check.hpp"
-#include "trainer/run/generator.hpp"
-#include "trainer/run/rank_machine.hpp"
-#include "trainer/run/written_text.hpp"
 
 namespace muster {
 

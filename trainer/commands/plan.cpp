@@ -12,12 +12,12 @@
 #include "core/parallel.hpp"
 #include "trainer/bench/measure.hpp"
 #include "trainer/commands/all_ranks.hpp"
+#include "trainer/machine/matrix_peak.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/plan/memory_check.hpp"
 #include "trainer/plan/remedies.hpp"
 #include "trainer/plan/report.hpp"
 #include "trainer/plan/schedule_text.hpp"
-#include "trainer/run/matrix_peak.hpp"
-#include "trainer/run/rank_machine.hpp"
 #include "trainer/run/run_data.hpp"
 
 namespace muster {
@@ -76,6 +76,7 @@ int plan_command(const PlanOptions& options, bool tells) {
   std::uint64_t data_bytes = 0;
   if (is_prepared(told)) {
     const RunData data(told);
+    told = for_data(told, data);
     data_bytes = data.memory(for_ranks(told, options.ranks));
   } else if (told.model.vocabulary == 0) {
     throw UserError(

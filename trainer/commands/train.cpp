@@ -8,7 +8,7 @@
 #include "core/parallel.hpp"
 #include "core/text.hpp"
 #include "trainer/commands/all_ranks.hpp"
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/rank_machine.hpp"
 #include "trainer/run/signals.hpp"
 #include "trainer/run/training_run.hpp"
 

@@ -74,7 +74,7 @@ class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
 
 }  // namespace
 
-std::shared_ptr<spdlog::logger> make_log(const std::string& file, bool console) {
+Log::Log(const std::string& file, bool console) {
   std::vector<spdlog::sink_ptr> sinks;
   std::error_code unreadable;  // is told when the file is opened
   if (std::filesystem::exists(file, unreadable) && !std::filesystem::is_regular_file(file, unreadable))
@@ -87,12 +87,19 @@ std::shared_ptr<spdlog::logger> make_log(const std::string& file, bool console) 
   }
   sinks[0]->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
   if (console) sinks.push_back(std::make_shared<ConsoleSink>());
-  auto log = std::make_shared<spdlog::logger>("muster", sinks.begin(), sinks.end());
-  log->flush_on(spdlog::level::info);
+  logger_ = std::make_shared<spdlog::logger>("muster", sinks.begin(), sinks.end());
+  logger_->flush_on(spdlog::level::info);
   // A full disk stops the run where it matters, at the metrics or a checkpoint; the log does not speak for
   // it.
-  log->set_error_handler([](const std::string&) {});
-  return log;
+  logger_->set_error_handler([](const std::string&) {});
+}
+
+void Log::info(std::string_view line) const {
+  logger_->log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
+}
+
+void Log::warn(std::string_view line) const {
+  logger_->log(spdlog::level::warn, spdlog::string_view_t(line.data(), line.size()));
 }
 
 }  // namespace muster

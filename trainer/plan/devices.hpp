@@ -48,7 +48,7 @@ DeviceModel gpu_model(std::string_view name, Precision precision);
 // The model of a GPU by the name that it gives itself ("NVIDIA H200"); none for one that is not in the table.
 std::optional<DeviceModel> model_of_gpu(std::string_view device_name, Precision precision);
 
-// This host, as one of the ranks that share it finds it: `matrix_peak` FLOP/s (trainer/run/matrix_peak.hpp), of which
+// This host, as one of the ranks that share it finds it: `matrix_peak` FLOP/s (trainer/machine/matrix_peak.hpp), of which
 // products reach a share, and `bandwidth` of a copy are measured at start.
 DeviceModel cpu_model(double matrix_peak, double bandwidth, std::uint64_t memory_bytes, bool busy_cores);
 

@@ -50,9 +50,9 @@ std::vector<Cut> cuts_of(const RunPlan& run) {
   return cuts;
 }
 
-class Builder {
+class ScheduleBuilder {
  public:
-  explicit Builder(const RunPlan& plan)
+  explicit ScheduleBuilder(const RunPlan& plan)
       : plan_(plan),
         cuts_(cuts_of(plan)),
         leaves_(accumulation_steps(plan.division.leaves, plan.own_leaves().begin, plan.own_leaves().end)),
@@ -159,7 +159,7 @@ std::uint64_t StepSchedule::bytes_sent() const {
   return sum;
 }
 
-StepSchedule make_step_schedule(const RunPlan& plan) { return Builder(plan).build(); }
+StepSchedule make_step_schedule(const RunPlan& plan) { return ScheduleBuilder(plan).build(); }
 
 std::string name_of(const StepEntry& entry) {
   return std::visit(

@@ -5,7 +5,7 @@
 
 #include "trainer/plan/run_plan.hpp"
 #include "trainer/step/machine.hpp"
-#include "trainer/step/training_step.hpp"
+#include "trainer/step/ranks.hpp"
 
 namespace muster {
 

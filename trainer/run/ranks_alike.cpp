@@ -8,6 +8,7 @@
 #include "comm/agree.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "trainer/build_info.hpp"
 #include "trainer/config/read.hpp"
 
 namespace muster {
@@ -26,6 +27,22 @@ bool is_a_ranks_own(std::string_view key) {
 }
 
 }  // namespace
+
+std::string agree_on_fingerprint(Communicator& comm, const Config& config, const Machine& machine) {
+  const std::string mine = fingerprint(machine.fingerprint());
+  const std::vector<std::string> all = gather_strings(comm, mine, "fingerprints");
+  agree(comm, "comparing fingerprints", [&] {
+    if (config.train.reduction == Reduction::invariant && mine != all[0])
+      throw UserError(
+          "rank {} on {} runs another binary, libraries or instruction set than rank 0 ({} instead of {}), "
+          "and "
+          "train.reduction = \"invariant\" wants them alike: start all ranks alike "
+          "(MUSTER_INSTRUCTION_SET=avx2 "
+          "on all of them, say, where their processors differ), or a new run with \"fast\"",
+          comm.rank(), host_name(), mine, all[0]);
+  });
+  return mine;
+}
 
 void refuse_unlike_ranks(Communicator& comm, const Config& config, const RunData& data) {
   const std::vector<std::string> contents =

@@ -4,8 +4,8 @@
 #include "core/hash.hpp"
 #include "data/prefetch.hpp"
 #include "model/families/family.hpp"
+#include "trainer/evaluate/evaluation.hpp"
 #include "trainer/plan/run_plan.hpp"
-#include "trainer/run/evaluation.hpp"
 
 namespace muster {
 namespace {
@@ -18,14 +18,18 @@ std::string content_of(std::uint64_t tokenizer_hash, const SplitInfo& split) {
 
 }  // namespace
 
-RunData::RunData(Config& config) {
+RunData::RunData(const Config& config) {
   if (config.data.sources().empty())
     throw UserError(
         "data.path is missing: name the folder that `muster prepare` wrote, as --data.path=FOLDER");
   for (const DataSource& source : config.data.sources())
     datasets_.push_back(std::make_unique<Dataset>(source.path, config.data.verify));
+}
+
+Config for_data(Config config, const RunData& data) {
   if (config.model.vocabulary == 0)
-    config.model.vocabulary = info().vocabulary + family_of(config.model).own_tokens;
+    config.model.vocabulary = data.info().vocabulary + family_of(config.model).own_tokens;
+  return config;
 }
 
 std::vector<SourceIdentity> RunData::identities(const Config& config) const {

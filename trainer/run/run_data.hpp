@@ -9,23 +9,15 @@
 #include "core/memory.hpp"
 #include "data/dataset.hpp"
 #include "data/loader.hpp"
+#include "trainer/checkpoint/run_state.hpp"
 #include "trainer/config/config.hpp"
 
 namespace muster {
 
-// What tells a source of data apart from any other, wherever its folder lies: its content and its share of
-// the mix.
-struct SourceIdentity {
-  std::string path;
-  double weight = 1;
-  std::string content;  // hash over the tokenizer's and the training shards' hashes
-};
-
 class RunData {
  public:
-  // Opens the datasets of `config` and fills in model.vocabulary if it is 0. Throws UserError when they do
-  // not fit the model or each other.
-  explicit RunData(Config& config);
+  // Opens the datasets of `config`. Throws UserError when none is named, or one cannot be read.
+  explicit RunData(const Config& config);
 
   const DatasetInfo& info() const { return datasets_.front()->info(); }
   std::vector<SourceIdentity> identities(const Config& config) const;
@@ -53,5 +45,8 @@ class RunData {
   std::vector<Loader::Source> sources(const Config& config) const;
   std::vector<std::unique_ptr<Dataset>> datasets_;
 };
+
+// With what 0 stands for where it follows the data: model.vocabulary.
+Config for_data(Config config, const RunData& data);
 
 }  // namespace muster

@@ -16,7 +16,7 @@ std::uint64_t reports_bytes(const RunPlan& plan) {
 }  // namespace
 
 TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
-                           const Progress& progress)
+                           const Position& position)
     : config_(config),
       plan_(plan),
       machine_(state.machine),
@@ -30,9 +30,9 @@ TrainingStep::TrainingStep(const Config& config, const RunPlan& plan, ModelState
       backward_(config, plan, state, my_reports(), ranks.host.pulse()),
       norm_(plan, machine_, ranks.device, waits_),
       sums_(plan.buckets.size()),
-      started_(progress.step) {
+      started_(position.step) {
   StepOutcome& before = outcomes_.as<StepOutcome>()[0];
-  before.updates = progress.updates;
+  before.updates = position.updates;
   machine_.stream().copy(outcome(), &before, sizeof(StepOutcome));
   machine_.stream().synchronize();
 }
@@ -104,16 +104,16 @@ void TrainingStep::decide() {
        to = outcome()](NativeStream native) { finish_step(native, rule, leaves, squares, to); });
 }
 
-StepResult TrainingStep::finish(Progress& progress) {
+StepResult TrainingStep::finish(Position& position) {
   const Pending pending = std::move(pending_.front());
   pending_.pop_front();
   pending.known.wait();
   const StepOutcome outcome = outcomes_.as<StepOutcome>()[pending.slot];
   if (outcome.failed != 0) agree_on(ranks_.host, "reading data", pending.failure);
 
-  ++progress.step;
-  progress.updates = outcome.updates;
-  progress.targets += outcome.targets;
+  ++position.step;
+  position.updates = outcome.updates;
+  position.targets += outcome.targets;
   StepResult result;
   result.loss = plain_nan(outcome.loss);
   result.grad_norm = plain_nan(outcome.grad_norm);

@@ -13,10 +13,8 @@
 #include <exception>
 #include <functional>
 #include <span>
-#include <string_view>
 #include <vector>
 
-#include "comm/communicator.hpp"
 #include "core/stream.hpp"
 #include "data/prefetch.hpp"
 #include "trainer/plan/run_plan.hpp"
@@ -24,17 +22,12 @@
 #include "trainer/step/gradient_exchange.hpp"
 #include "trainer/step/gradient_norm.hpp"
 #include "trainer/step/model_state.hpp"
+#include "trainer/step/position.hpp"
+#include "trainer/step/ranks.hpp"
 #include "trainer/step/update.hpp"
 #include "trainer/step/wait_clock.hpp"
 
 namespace muster {
-
-// Where a run stands; what a checkpoint keeps of it.
-struct Progress {
-  std::int64_t step = 0;     // steps taken; samples consumed are step x batch
-  std::int64_t updates = 0;  // of the optimizer: steps that were not skipped
-  std::int64_t targets = 0;  // valid targets seen
-};
 
 struct StepResult {
   double loss = 0;
@@ -48,19 +41,11 @@ struct StepResult {
   std::int64_t merged_documents = 0;  // of this rank's samples
 };
 
-// The ranks of a run: `host` joins their hosts' memory, `device` that of their devices. On CPUs they are one.
-struct Ranks {
-  Communicator& host;
-  Communicator& device;
-  std::uint64_t staging_bytes = 0;  // of the host's memory that `device` takes
-  std::string_view joined = {};     // how the devices are joined, for the log
-};
-
 class TrainingStep {
  public:
-  // Goes on from `progress`.
+  // Goes on from `position`.
   TrainingStep(const Config& config, const RunPlan& plan, ModelState& state, Ranks ranks,
-               const Progress& progress);
+               const Position& position);
   // What it takes of the device's memory for communication, and of the host's.
   static std::uint64_t bytes(const RunPlan& plan);
   static std::uint64_t host_bytes();
@@ -72,9 +57,9 @@ class TrainingStep {
              std::vector<StepTimes>* times = nullptr);
   // Steps that were started and not finished.
   std::size_t pending() const { return pending_.size(); }
-  // Waits for the oldest step that was started, and advances `progress`. When any rank failed to read its
+  // Waits for the oldest step that was started, and advances `position`. When any rank failed to read its
   // data, all ranks throw its error.
-  StepResult finish(Progress& progress);
+  StepResult finish(Position& position);
   // Appends the wait for the parameters that are still being gathered: to be done before others read them.
   void settle() { update_.receive_all(); }
 

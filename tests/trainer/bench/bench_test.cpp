@@ -14,7 +14,7 @@
 #include "trainer/bench/ops.hpp"
 #include "trainer/bench/scaling.hpp"
 #include "trainer/bench/step.hpp"
-#include "trainer/run/rank_machine.hpp"
+#include "trainer/machine/rank_machine.hpp"
 
 namespace muster {
 namespace {

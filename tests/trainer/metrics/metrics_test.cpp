@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <spdlog/logger.h>
 #include <sstream>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@
 #include "core/file.hpp"
 #include "trainer/metrics/log.hpp"
 #include "trainer/metrics/metrics_file.hpp"
-#include "trainer/metrics/progress.hpp"
+#include "trainer/metrics/step_line.hpp"
 
 namespace muster {
 namespace {
@@ -142,22 +141,21 @@ TEST_F(Metrics, a_full_disk_names_the_file) {
   }
 }
 
-TEST(Progress, lines_stand_under_their_headings_at_every_step) {
+TEST(StepLine, lines_stand_under_their_headings_at_every_step) {
   StepRecord r{
       .step = 1, .loss = 10.8249, .grad_norm = 12.3456, .lr = 3e-6, .tokens_per_s = 12345, .sol = 0.4567};
-  EXPECT_EQ(progress_heading(2000),
-            "      step      loss      norm        lr  tokens/s    sol  left        ");
-  EXPECT_EQ(progress_line(r, 2000, 754),
+  EXPECT_EQ(step_heading(2000), "      step      loss      norm        lr  tokens/s    sol  left        ");
+  EXPECT_EQ(step_line(r, 2000, 754),
             "    1/2000   10.8249      12.3  3.00e-06    12.3 k  45.7%  12 min 34 s ");
   r.step = 2000;
   r.sol = 0;
   r.skipped = true;
-  EXPECT_EQ(progress_line(r, 2000, 0),
+  EXPECT_EQ(step_line(r, 2000, 0),
             " 2000/2000   10.8249      12.3  3.00e-06    12.3 k      -  0 s          skipped");
-  EXPECT_EQ(progress_line(r, 1234567, 0).find("10.8249"), progress_heading(1234567).find("   loss"));
+  EXPECT_EQ(step_line(r, 1234567, 0).find("10.8249"), step_heading(1234567).find("   loss"));
 }
 
-TEST(Progress, the_time_left_follows_the_recent_steps) {
+TEST(StepLine, the_time_left_follows_the_recent_steps) {
   TimeLeft left;
   EXPECT_DOUBLE_EQ(left.after_step(1, 11, 2), 20);
   EXPECT_DOUBLE_EQ(left.after_step(2, 11, 2), 18);
@@ -169,7 +167,7 @@ TEST(Progress, the_time_left_follows_the_recent_steps) {
 
 TEST_F(Metrics, the_log_of_a_rank_goes_on_in_its_file) {
   const std::string path = root_ + "/rank-0.log";
-  for (const char* line : {"first", "second"}) make_log(path, false)->info(line);
+  for (const char* line : {"first", "second"}) Log(path, false).info(line);
   const std::string text = read_text(path);
   EXPECT_NE(text.find("info first\n"), std::string::npos) << text;
   EXPECT_LT(text.find("first"), text.find("second"));
@@ -178,21 +176,21 @@ TEST_F(Metrics, the_log_of_a_rank_goes_on_in_its_file) {
 TEST_F(Metrics, the_screen_shows_lines_as_they_are_and_marks_warnings) {
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
-  const auto log = make_log(root_ + "/rank-0.log", true);
-  log->info("a line");
-  log->warn("beware");
+  const Log log(root_ + "/rank-0.log", true);
+  log.info("a line");
+  log.warn("beware");
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "a line\n");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "warning: beware\n");
 }
 
 TEST_F(Metrics, a_log_that_cannot_be_opened_is_an_error_of_the_user) {
   write_text_atomically(path_, "");
-  EXPECT_THROW(make_log(path_ + "/rank-0.log", false), UserError);
+  EXPECT_THROW(Log(path_ + "/rank-0.log", false), UserError);
 }
 
 TEST_F(Metrics, a_pipe_in_place_of_a_log_or_of_metrics_is_refused_by_name) {
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
-  EXPECT_THROW(make_log(path_, false), UserError);
+  EXPECT_THROW(Log(path_, false), UserError);
   try {
     const MetricsFile opened(path_, 0);
     FAIL();
@@ -207,9 +205,9 @@ TEST_F(Metrics, a_screen_that_takes_no_more_stops_no_log) {
   ASSERT_EQ(pipe(ends.data()), 0);
   const int screen = dup(STDOUT_FILENO);
   dup2(ends[1], STDOUT_FILENO);
-  const auto log = make_log(root_ + "/rank-0.log", true);
+  const Log log(root_ + "/rank-0.log", true);
   const std::string line(99, 'x');
-  for (int i = 0; i < 2000; ++i) log->info(line);
+  for (int i = 0; i < 2000; ++i) log.info(line);
   dup2(screen, STDOUT_FILENO);
   for (const int end : {screen, ends[1]}) close(end);
   std::string read(100, ' ');
@@ -227,8 +225,8 @@ TEST_F(Metrics, a_screen_that_is_gone_stops_no_log) {
   const int screen = dup(STDOUT_FILENO);
   dup2(ends[1], STDOUT_FILENO);
   for (const int end : ends) close(end);
-  const auto log = make_log(root_ + "/rank-0.log", true);
-  for (const char* line : {"first", "second"}) log->info(line);
+  const Log log(root_ + "/rank-0.log", true);
+  for (const char* line : {"first", "second"}) log.info(line);
   dup2(screen, STDOUT_FILENO);
   close(screen);
   std::signal(SIGPIPE, before);
