@@ -63,7 +63,8 @@ ValueId self_attention(Builder& b, ValueId x, const ModelConfig& config, const S
   const ValueId attended =
       sequences.cache
           ? b.apply_one(std::make_shared<CachedAttention>(shape), {qkv, sequences.cache}, "attend")
-          : b.apply_one(std::make_shared<Attention>(shape), {qkv, qkv, sequences.document_starts}, "attend");
+          : b.apply_one(std::make_shared<Attention>(shape),
+                        {qkv, qkv, sequences.document_starts, sequences.document_starts}, "attend");
   const ValueId y = linear(b, attended, config.width,
                            {.bias = biased(config), .init_scale = residual_init(config)}, "projection");
   return dropout(b, y, config.dropout, sequences.length, "dropout");
