@@ -372,6 +372,37 @@ TEST(Attention, gives_the_same_bits_on_any_number_of_threads) {
     }
 }
 
+// 2 for a multiply and add, of which scores and sums of values have one each; a causal mask's diagonal counts as half.
+TEST(Attention, counts_the_pairs_that_may_meet) {
+  const auto pairs = [](std::int64_t queries, std::int64_t keys, bool causal) {
+    const Case c = crossed(2, 3, 1, 16, queries, keys, causal);
+    const std::vector<TensorType> inputs = {{{2 * queries, c.shape.q_column + 3 * 16}, DType::f32},
+                                            {{2 * keys, c.shape.v_column + 16}, DType::f32},
+                                            {},
+                                            {}};
+    const Attention op(c.shape);
+    return op.cost(inputs, op.infer(inputs)).matrix_flops / (4.0 * 2 * 3 * 16);
+  };
+  EXPECT_EQ(pairs(6, 4, false), 24);
+  EXPECT_EQ(pairs(6, 6, true), 18);
+  EXPECT_EQ(pairs(6, 4, true), 8 + 2 * 4);
+  EXPECT_EQ(pairs(4, 6, true), 8);
+}
+
+TEST(Attention, takes_the_segments_of_both_sides_or_of_neither) {
+  const TensorType rows{{8, 3 * 16}, DType::f32}, starts{{3}, DType::i32};
+  const Attention op(AttentionShape::packed(1, 1, 1, 16, true, 0));
+  const auto infer = [&](TensorType queries, TensorType keys) {
+    return op.infer(std::vector<TensorType>{rows, rows, std::move(queries), std::move(keys)});
+  };
+  EXPECT_NO_THROW(infer({}, {}));
+  EXPECT_NO_THROW(infer(starts, starts));
+  EXPECT_THROW(infer(starts, {}), Defect);
+  EXPECT_THROW(infer({}, starts), Defect);
+  EXPECT_THROW(infer(starts, {{4}, DType::i32}), Defect);
+  EXPECT_THROW(infer({{3}, DType::f32}, {{3}, DType::f32}), Defect);
+}
+
 TEST(Attention, asks_for_memory_that_grows_like_the_length) {
   const auto bytes = [](std::int64_t length, DType type) {
     const AttentionShape shape = AttentionShape::packed(1, 8, 2, 64, true, 0.1f);
@@ -420,6 +451,39 @@ TEST_P(AttentionOn, behind_a_cache_equals_attention_when_fed_token_by_token) {
     }
     // Both sum up to 75 terms of values below 4, and round to their type.
     EXPECT_LE(worst, 4 * (type == DType::f32 ? 75 * 0x1p-24 : 2 * 0x1p-9));
+  }
+}
+
+// As beams of a search read the keys of their sentence's encoder: a memory with room for more, which holds nothing yet.
+TEST_P(AttentionOn, decodes_over_a_memory_of_keys) {
+  constexpr std::int64_t sentences = 3, beams = 4, room = 40, lengths[] = {17, 40, 5};
+  Case c = crossed(sentences, 6, 2, 20, beams, room, false);
+  for (std::int64_t s = 0; s < sentences; ++s) {
+    for (const std::int64_t start : {s * beams, (s + 1) * beams})
+      c.segments.queries.push_back(static_cast<double>(start));
+    for (const std::int64_t start : {s * room, s * room + lengths[s]})
+      c.segments.keys.push_back(static_cast<double>(start));
+  }
+  c.segments.queries.push_back(sentences * beams);
+  c.segments.keys.push_back(sentences * room);
+  for (const DType type : {DType::f32, DType::bf16}) {
+    Trial trial(device(), c, type);
+    const Values filled = trial.kv().values();
+    const std::int64_t columns = trial.kv().type().columns();
+    Values memory = filled;
+    for (std::int64_t row = 0; row < sentences * room; ++row)
+      if (row % room >= lengths[row / room])
+        std::fill_n(memory.begin() + row * columns, columns, std::nan(""));
+    std::vector<TestTensor> inputs = {
+        trial.q(), TestTensor({{sentences, room, columns}, type}, memory),
+        TestTensor({{static_cast<std::int64_t>(c.segments.queries.size())}, DType::i32}, c.segments.queries),
+        TestTensor({{static_cast<std::int64_t>(c.segments.keys.size())}, DType::i32}, c.segments.keys)};
+    const Values o = run_op(device(), Attention(c.shape), inputs)[0].values();
+    const AttentionProblem problem(c.shape, beams, room, static_cast<std::size_t>(trial.q().type().columns()),
+                                   static_cast<std::size_t>(columns), c.segments);
+    const Values want = problem.forward(trial.q().values(), filled)[0];
+    for (std::size_t i = 0; i < want.size(); ++i)
+      ASSERT_NEAR(o[i], want[i], type == DType::f32 ? 1e-5 : 4 * 0x1p-7) << i;
   }
 }
 
