@@ -136,7 +136,7 @@ void add_case(std::vector<Row>& rows, const Case& c, DType type) {
       options};
   const Roundings roundings{2 * chain + static_cast<double>(c.queries), bf16 ? 3.0 : 0};
   gradient.roundings.assign(c.same_source ? 1 : 2, roundings);
-  if (q_type.elements() <= 300) {
+  if (q_type.elements() + kv_type.elements() <= 900) {
     gradient.differences = Differences{
         c.same_source ? Tensors{q} : Tensors{q, kv}, [=](const Tensors& variables) {
           return reference::dot(d_o, problem.forward(variables[0], variables[c.same_source ? 0 : 1])[0]);
