@@ -55,7 +55,8 @@ ValueId self_attention(Builder& b, ValueId x, const AttentionOptions& options, c
   const ValueId attended =
       sequences.cache
           ? b.apply_one(std::make_shared<CachedAttention>(shape), {qkv, sequences.cache}, "attend")
-          : b.apply_one(std::make_shared<Attention>(shape), {qkv, qkv, sequences.document_starts}, "attend");
+          : b.apply_one(std::make_shared<Attention>(shape),
+                        {qkv, qkv, sequences.document_starts, sequences.document_starts}, "attend");
   const ValueId y =
       linear(b, attended, width, {.bias = options.bias, .init_scale = options.init_scale}, "projection");
   return dropout(b, y, options.dropout, sequences.length, "dropout");

@@ -8,10 +8,19 @@
 namespace muster {
 namespace {
 
-// Pairs of a query and a key that may meet; documents are unknown when a plan is made and count as one.
+// Pairs of a query and a key that may meet; segments are unknown when a plan is made: a sample counts as one.
 double pairs(const AttentionShape& shape, double queries, double keys) {
   if (!shape.causal) return queries * keys;
-  return queries <= keys ? queries * (keys - queries) + queries * queries / 2 : keys * keys / 2;
+  return queries <= keys ? queries * queries / 2 : keys * keys / 2 + (queries - keys) * keys;
+}
+
+// The two sides of the segments, from input `first` on.
+void expect_segments(const Op& op, std::span<const TensorType> inputs, std::size_t first) {
+  const TensorType &queries = inputs[first], &keys = inputs[first + 1];
+  expect(op, queries.shape == keys.shape, "as many query_starts as key_starts");
+  if (queries.shape.empty()) return;
+  expect(op, queries.dtype == DType::i32 && keys.dtype == DType::i32, "query_starts and key_starts in i32");
+  expect(op, queries.elements() >= 2, "query_starts and key_starts of at least one segment");
 }
 
 double product_flops(const AttentionShape& s, std::span<const TensorType> sources) {
@@ -36,7 +45,7 @@ AttentionShape AttentionShape::packed(std::int64_t batch, int heads, int kv_head
 }
 
 std::vector<TensorType> Attention::infer(std::span<const TensorType> inputs) const {
-  expect(*this, inputs.size() == 3, "takes q_source, kv_source, document_starts");
+  expect(*this, inputs.size() == 4, "takes q_source, kv_source, query_starts, key_starts");
   expect(*this, inputs[0].dtype == inputs[1].dtype, "sources of one type");
   expect(*this, inputs[0].rows() % shape_.batch == 0 && inputs[1].rows() % shape_.batch == 0, "B sequences");
   expect(*this, shape_.kv_heads > 0 && shape_.heads % shape_.kv_heads == 0, "whole groups of query heads");
@@ -44,7 +53,7 @@ std::vector<TensorType> Attention::infer(std::span<const TensorType> inputs) con
          "queries in the rows");
   expect(*this, shape_.v_column + shape_.kv_heads * shape_.head_size <= inputs[1].columns(),
          "values in the rows");
-  expect(*this, inputs[2].shape.empty() || inputs[2].dtype == DType::i32, "document_starts i32");
+  expect_segments(*this, inputs, 2);
   return {{{inputs[0].rows(), shape_.heads * shape_.head_size}, inputs[0].dtype},
           {{shape_.batch, shape_.heads, inputs[0].rows() / shape_.batch}, DType::f32}};
 }
@@ -58,16 +67,18 @@ Cost Attention::cost(std::span<const TensorType> inputs, std::span<const TensorT
 void Attention::differentiate(Differentiator& gradients, const Node& node) const {
   const ValueId q = node.inputs[0], kv = node.inputs[1];
   const bool same = q == kv;
-  const std::vector<ValueId> d = gradients.apply(
-      std::make_shared<AttentionGradient>(shape_, same),
-      {gradients.gradient_of(node.outputs[0]), q, kv, node.outputs[0], node.outputs[1], node.inputs[2]},
-      "gradient");
+  const std::vector<ValueId> d =
+      gradients.apply(std::make_shared<AttentionGradient>(shape_, same),
+                      {gradients.gradient_of(node.outputs[0]), q, kv, node.outputs[0], node.outputs[1],
+                       node.inputs[2], node.inputs[3]},
+                      "gradient");
   gradients.contribute(q, d[0]);
   if (!same) gradients.contribute(kv, d[1]);
 }
 
 std::vector<TensorType> AttentionGradient::infer(std::span<const TensorType> inputs) const {
-  expect(*this, inputs.size() == 6, "takes do, q_source, kv_source, o, lse, document_starts");
+  expect(*this, inputs.size() == 7, "takes do, q_source, kv_source, o, lse, query_starts, key_starts");
+  expect_segments(*this, inputs, 5);
   if (same_source_) return {inputs[1]};
   return {inputs[1], inputs[2]};
 }

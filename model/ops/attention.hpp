@@ -9,10 +9,19 @@
 //
 // Heads: query head h reads key and value head h / (H / H_kv) (grouped queries, Ainslie et al. 2023).
 //
-// Masks: causal: query i sees keys j <= i + (T_k - T_q). Documents: `document_starts` i32 are ascending
-// offsets into the B T tokens, beginning with 0, unused entries repeat B T; a query sees keys of its own
-// document only. Dropout keeps P[i, j] with probability 1 - p and divides by it; the Philox element within
-// the sample is (h T_q + i) T_k + j.
+// Segments: `query_starts` and `key_starts`, i32 [S + 1] each, are ascending offsets into the rows of the queries
+// and of the keys. Segment s has the queries [query_starts[s], query_starts[s + 1]) and the keys of the same
+// places in key_starts; its queries see its keys and no others. Either side of a segment may be empty: queries
+// that see no key have o = 0, lse = -inf and no gradient. Rows before the first start and behind the last are in
+// no segment, so that unused entries repeat the last. Both sides of a segment lie in the same sample: sequences
+// that are packed without regard to samples have B = 1. With neither input given, each sample is a segment.
+// Self-attention takes the same value twice. Rows beside a segment may be multiplied by 0: they must be finite.
+//
+// Causal: query i of a segment sees its keys 0 to i, counted from the segment's start on either side. Where it
+// has fewer keys than queries, the queries behind them see all; keys behind its last query are seen by none.
+//
+// Dropout keeps P[i, j] with probability 1 - p and divides by it; i and j counted within the sample, the Philox
+// element is (h T_q + i) T_k + j.
 //
 // Types f32 or bf16; scores, softmax and sums in f32; lse f32 (natural logarithm).
 #pragma once
@@ -39,8 +48,12 @@ struct AttentionShape {
                                float dropout);
 };
 
-// Inputs: q_source [B T_q, W_q], kv_source [B T_k, W_kv] (may be the same value), document_starts i32
-// (optional). Outputs: o [B T_q, H D], lse f32 [B, H, T_q].
+// Inputs: q_source [B T_q, W_q], kv_source [B T_k, W_kv] (may be the same value), query_starts and key_starts
+// (both or neither). Outputs: o [B T_q, H D], lse f32 [B, H, T_q].
+//
+// Decoding over a memory of keys is this op, too: the memory is kv_source, of B samples with room for T_k keys
+// each, and segments tell how many of them there are, one more segment without queries for the rest of each
+// room; rows that decode together, as the beams of a search, are the queries of one segment.
 class Attention final : public Op {
  public:
   explicit Attention(AttentionShape shape) : shape_(shape) {}
@@ -54,7 +67,7 @@ class Attention final : public Op {
   AttentionShape shape_;
 };
 
-// Inputs: do, q_source, kv_source, o, lse, document_starts (optional).
+// Inputs: do, q_source, kv_source, o, lse, query_starts and key_starts (both or neither).
 // Outputs: d q_source, and unless `same_source` d kv_source; columns that hold no head are set to zero.
 class AttentionGradient final : public Op {
  public:

@@ -35,7 +35,7 @@ struct Attention {
   int heads = 4, kv_heads = 4, head_size = 64;
   std::int64_t queries = 256, keys = 256;
   bool causal = true;
-  std::int64_t documents = 0;
+  std::int64_t segments = 0;
   std::int64_t other_columns = 0;
   float dropout = 0;
   DType type = DType::bf16;
@@ -47,7 +47,7 @@ std::string refusal(const Device& device, const Attention& a) {
       AttentionShape::packed(a.batch, a.heads, a.kv_heads, a.head_size, a.causal, a.dropout);
   const std::int64_t columns = std::int64_t{a.heads + 2 * a.kv_heads} * a.head_size + a.other_columns;
   return library(device).refusal(shape, {{a.batch * a.queries, columns}, a.type},
-                                 {{a.batch * a.keys, columns}, a.type}, a.documents);
+                                 {{a.batch * a.keys, columns}, a.type}, a.segments);
 }
 
 TEST(CudnnPlans, serve_every_head_size_on_hopper) {
@@ -66,9 +66,9 @@ TEST(CudnnPlans, serve_more_keys_than_queries) {
   EXPECT_EQ(refusal(hopper, {.queries = 64, .keys = 192, .causal = false}), "");
 }
 
-// Queries that see no key at all.
-TEST(CudnnPlans, refuse_fewer_keys_than_causal_queries) {
-  EXPECT_NE(refusal(hopper, {.queries = 192, .keys = 64}), "");
+TEST(CudnnPlans, serve_more_queries_than_keys) {
+  EXPECT_EQ(refusal(hopper, {.queries = 192, .keys = 64}), "");
+  EXPECT_EQ(refusal(hopper, {.queries = 192, .keys = 64, .causal = false}), "");
 }
 
 TEST(CudnnPlans, serve_long_sequences_in_slices_of_heads) {
@@ -81,20 +81,31 @@ TEST(CudnnPlans, serve_long_sequences_in_slices_of_heads) {
   EXPECT_EQ(refusal(hopper, a), "");
 }
 
-TEST(CudnnPlans, serve_documents) {
-  EXPECT_EQ(refusal(hopper, {.heads = 7, .kv_heads = 1, .documents = 9}), "");
-  EXPECT_EQ(refusal(hopper, {.queries = 257, .keys = 257, .causal = false, .documents = 70}), "");
-  EXPECT_EQ(refusal(blackwell, {.documents = 9}), "");
-  EXPECT_NE(refusal(ampere, {.documents = 9}), "");
+TEST(CudnnPlans, serve_segments) {
+  EXPECT_EQ(refusal(hopper, {.heads = 7, .kv_heads = 1, .segments = 9}), "");
+  EXPECT_EQ(refusal(hopper, {.queries = 257, .keys = 257, .causal = false, .segments = 70}), "");
+  EXPECT_EQ(refusal(blackwell, {.segments = 9}), "");
+  EXPECT_NE(refusal(ampere, {.segments = 9}), "");
 }
 
-// 256 documents of up to 1,024 tokens: a workspace of theirs at once would be 6 GiB.
-TEST(CudnnPlans, serve_many_documents_in_slices) {
+// As the decoder of a translation attends to its encoder, one query at a time in the end.
+TEST(CudnnPlans, serve_segments_of_other_lengths_in_queries_and_keys) {
+  for (const Device& device : {hopper, blackwell})
+    for (const bool causal : {false, true})
+      for (const auto& [queries, keys] : {std::pair{257, 96}, {64, 384}, {1, 257}}) {
+        const Attention a{
+            .heads = 7, .kv_heads = 1, .queries = queries, .keys = keys, .causal = causal, .segments = 9};
+        EXPECT_EQ(refusal(device, a), "") << device.name << ' ' << queries << " x " << keys << ' ' << causal;
+      }
+}
+
+// 256 segments of up to 1,024 tokens: a workspace of theirs at once would be 6 GiB.
+TEST(CudnnPlans, serve_many_segments_in_slices) {
   const AttentionShape shape = AttentionShape::packed(4, 12, 12, 64, true, 0);
   EXPECT_LT(library_gradient_workspace(shape, 1024, 1024, 256), std::uint64_t{5} << 28);
   EXPECT_EQ(
       refusal(hopper,
-              {.batch = 4, .heads = 12, .kv_heads = 12, .queries = 1024, .keys = 1024, .documents = 256}),
+              {.batch = 4, .heads = 12, .kv_heads = 12, .queries = 1024, .keys = 1024, .segments = 256}),
       "");
 }
 

@@ -7,14 +7,39 @@ namespace muster::testing {
 namespace {
 
 using reference::AttentionProblem;
+using reference::Segments;
 
 struct Case {
   std::string what;
   AttentionShape shape;
   std::int64_t queries, keys;
   bool same_source;
-  Values documents = {};
+  Segments segments = {};
 };
+
+// Of self-attention.
+Segments documents(const Values& starts) { return {starts, starts}; }
+
+// Cross attention as encoder-decoders have it: sources of their own, packed, lengths of their own.
+struct Awkward {
+  int batch, heads, kv_heads, head_size;
+  std::int64_t queries, keys;
+  bool causal;
+  float dropout;
+  Segments segments;
+};
+
+std::vector<Awkward> awkward() {
+  return {
+      {1, 2, 2, 64, 1, 257, false, 0, {}},
+      {3, 7, 1, 64, 1, 257, false, 0, {{0, 1, 1, 2, 2, 3, 3}, {0, 257, 257, 300, 514, 515, 771}}},
+      {1, 2, 1, 80, 70, 257, false, 0, {{0, 1, 1, 34, 70, 70}, {0, 100, 130, 130, 257, 257}}},
+      {1, 2, 2, 96, 67, 41, false, 0.25f, {{0, 5, 6, 60, 66, 66}, {0, 3, 3, 36, 41, 41}}},
+      {1, 7, 1, 128, 37, 66, false, 0, {{0, 33, 35, 37}, {0, 1, 60, 66}}},
+      {2, 7, 1, 64, 33, 65, true, 0.1f, {{0, 9, 33, 40, 66}, {0, 30, 65, 67, 130}}},
+      {1, 1, 1, 96, 66, 34, true, 0, {{0, 30, 66}, {0, 33, 34}}},
+  };
+}
 
 std::vector<Case> cases() {
   const auto packed = AttentionShape::packed;
@@ -27,10 +52,11 @@ std::vector<Case> cases() {
       {"dropout", packed(2, 2, 1, 16, true, 0.25f), 19, 19, true},
       {"large heads", packed(1, 1, 1, 256, true, 0), 35, 35, true},
       {"grouped dropout both ways", packed(1, 7, 1, 8, false, 0.1f), 37, 37, true},
-      {"dropout in documents", packed(2, 2, 1, 16, true, 0.25f), 42, 42, true, {0, 7, 42, 51, 84, 84}},
+      {"dropout in documents", packed(2, 2, 1, 16, true, 0.25f), 42, 42, true,
+       documents({0, 7, 42, 51, 84, 84})},
       {"small dropout", packed(2, 2, 1, 4, true, 0.25f), 3, 3, true},
-      {"documents", packed(2, 2, 2, 16, true, 0), 20, 20, true, {0, 7, 20, 31, 40, 40}},
-      {"few documents", packed(2, 1, 1, 4, true, 0), 4, 4, true, {0, 3, 4, 8, 8}},
+      {"documents", packed(2, 2, 2, 16, true, 0), 20, 20, true, documents({0, 7, 20, 31, 40, 40})},
+      {"few documents", packed(2, 1, 1, 4, true, 0), 4, 4, true, documents({0, 3, 4, 8, 8})},
   };
   // Sources of their own, with columns that hold no head.
   AttentionShape cross = packed(2, 4, 2, 8, true, 0);
@@ -38,8 +64,21 @@ std::vector<Case> cases() {
   cross.k_column = 0;
   cross.v_column = 24;
   all.push_back({"more keys than queries", cross, 3, 6, false});
+  all.push_back({"more queries than keys", cross, 6, 3, false});
   cross.causal = false;
   all.push_back({"across", cross, 6, 3, false});
+  // Segments: 3 queries of 2 keys, 1 of none, none of 1, 2 of 1 (small enough for finite differences); rows in none.
+  cross.batch = 1;
+  const Segments few{{1, 4, 5, 5, 7, 7}, {0, 2, 2, 3, 4, 4}};
+  all.push_back({"across in segments", cross, 7, 5, false, few});
+  cross.causal = true;
+  all.push_back({"across in causal segments", cross, 7, 5, false, few});
+  for (const Awkward& a : awkward()) {
+    AttentionShape shape = packed(a.batch, a.heads, a.kv_heads, a.head_size, a.causal, a.dropout);
+    shape.k_column = 0;
+    shape.v_column = static_cast<std::int64_t>(a.kv_heads) * a.head_size;
+    all.push_back({"across", shape, a.queries, a.keys, false, a.segments});
+  }
   return all;
 }
 
@@ -51,8 +90,10 @@ void add_case(std::vector<Row>& rows, const Case& c, DType type) {
   const std::int64_t kv_columns = c.same_source ? q_columns : s.v_column + s.kv_heads * size + 8;
   const TensorType q_type = matrix(tokens, q_columns, type), kv_type = matrix(kv_tokens, kv_columns, type);
   const TensorType o_type = matrix(tokens, s.heads * size, type);
-  const TensorType starts =
-      c.documents.empty() ? absent() : vector(static_cast<std::int64_t>(c.documents.size()), DType::i32);
+  const auto starts_of = [](const Values& starts) {
+    return starts.empty() ? absent() : vector(static_cast<std::int64_t>(starts.size()), DType::i32);
+  };
+  const TensorType query_starts = starts_of(c.segments.queries), key_starts = starts_of(c.segments.keys);
   const Values q = reference::rounded(reference::random_values(q_type.elements(), 1), type);
   const Values kv =
       c.same_source ? q : reference::rounded(reference::random_values(kv_type.elements(), 2), type);
@@ -62,14 +103,14 @@ void add_case(std::vector<Row>& rows, const Case& c, DType type) {
   options.random_key = 99;
   const AttentionProblem problem(s, static_cast<std::size_t>(c.queries), static_cast<std::size_t>(c.keys),
                                  static_cast<std::size_t>(q_columns), static_cast<std::size_t>(kv_columns),
-                                 c.documents, options.scalars, options.random_key);
+                                 c.segments, options.scalars, options.random_key);
   const double chain = static_cast<double>(size + c.keys) + 16;
   const bool bf16 = type == DType::bf16;
 
   Row forward{c.what,
               std::make_shared<Attention>(s),
-              {q_type, kv_type, starts},
-              {q, kv, c.documents},
+              {q_type, kv_type, query_starts, key_starts},
+              {q, kv, c.segments.queries, c.segments.keys},
               [=](const Tensors& in) { return problem.forward(in[0], in[1]); },
               // P is rounded to bf16 for its product with the values.
               {{chain, bf16 ? 1.0 : 0}, {chain}},
@@ -77,24 +118,25 @@ void add_case(std::vector<Row>& rows, const Case& c, DType type) {
   rows.push_back(forward);
 
   Tensors out = problem.forward(q, kv);
-  Row gradient{c.what,
-               std::make_shared<AttentionGradient>(s, c.same_source),
-               {o_type, q_type, kv_type, o_type, forward.op->infer(forward.inputs)[1], starts},
-               {d_o, q, kv, out[0], out[1], c.documents},
-               [=](const Tensors& in) {
-                 Tensors d = problem.gradient(in[0], in[1], in[2]);
-                 if (c.same_source) {
-                   for (std::size_t i = 0; i < d[0].size(); ++i) d[0][i] += d[1][i];
-                   d.pop_back();
-                 }
-                 return d;
-               },
-               // P, dS and the o behind delta are rounded to bf16.
-               {},
-               options};
+  Row gradient{
+      c.what,
+      std::make_shared<AttentionGradient>(s, c.same_source),
+      {o_type, q_type, kv_type, o_type, forward.op->infer(forward.inputs)[1], query_starts, key_starts},
+      {d_o, q, kv, out[0], out[1], c.segments.queries, c.segments.keys},
+      [=](const Tensors& in) {
+        Tensors d = problem.gradient(in[0], in[1], in[2]);
+        if (c.same_source) {
+          for (std::size_t i = 0; i < d[0].size(); ++i) d[0][i] += d[1][i];
+          d.pop_back();
+        }
+        return d;
+      },
+      // P, dS and the o behind delta are rounded to bf16.
+      {},
+      options};
   const Roundings roundings{2 * chain + static_cast<double>(c.queries), bf16 ? 3.0 : 0};
   gradient.roundings.assign(c.same_source ? 1 : 2, roundings);
-  if (q_type.elements() <= 300) {
+  if (q_type.elements() + kv_type.elements() <= 900) {
     gradient.differences = Differences{
         c.same_source ? Tensors{q} : Tensors{q, kv}, [=](const Tensors& variables) {
           return reference::dot(d_o, problem.forward(variables[0], variables[c.same_source ? 0 : 1])[0]);
@@ -113,7 +155,8 @@ Row cached(std::int64_t batch, int heads, int kv_heads, int size, std::int64_t q
   inner.k_column = 0;
   inner.v_column = kv_heads * size;
   const AttentionProblem problem(inner, static_cast<std::size_t>(queries), static_cast<std::size_t>(keys),
-                                 static_cast<std::size_t>(columns), static_cast<std::size_t>(kv_columns));
+                                 static_cast<std::size_t>(columns), static_cast<std::size_t>(kv_columns), {},
+                                 {}, 0, static_cast<std::size_t>(before));
   const auto at = [=](std::int64_t b, std::int64_t position, std::int64_t rows) {
     return static_cast<std::size_t>((b * rows + position) * kv_columns);
   };

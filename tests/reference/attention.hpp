@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "core/philox.hpp"
 #include "model/ops/attention.hpp"
@@ -11,20 +12,27 @@
 
 namespace muster::reference {
 
-// One call: where things lie and what may be seen.
+// Both sides of the segments; without any, a sample is one.
+struct Segments {
+  Values queries = {}, keys = {};
+};
+
+// One call: where things lie and what may be seen. Causal queries see `before` keys more than their own place tells.
 class AttentionProblem {
  public:
   AttentionProblem(const AttentionShape& shape, std::size_t queries, std::size_t keys, std::size_t q_columns,
-                   std::size_t kv_columns, Values document_starts = {}, StepScalars scalars = {},
-                   std::uint32_t random_key = 0)
+                   std::size_t kv_columns, Segments segments = {}, StepScalars scalars = {},
+                   std::uint32_t random_key = 0, std::size_t before = 0)
       : shape_(shape),
         queries_(queries),
         keys_(keys),
+        before_(before),
         q_columns_(q_columns),
         kv_columns_(kv_columns),
-        document_starts_(std::move(document_starts)),
         scalars_(scalars),
-        random_key_(random_key) {}
+        random_key_(random_key),
+        query_places_(places(segments.queries, queries)),
+        key_places_(places(segments.keys, keys)) {}
 
   // o, lse.
   Tensors forward(const Values& q_source, const Values& kv_source) const {
@@ -88,15 +96,26 @@ class AttentionProblem {
   std::size_t value_at(std::size_t b, std::size_t h, std::size_t j) const {
     return (b * keys_ + j) * kv_columns_ + shape_.v_column + kv_head(h) * shape_.head_size;
   }
-  std::size_t document(std::size_t token) const {
+  // The segment of a row, and its place there; -1: it is in none.
+  struct Place {
+    std::ptrdiff_t segment = 0;
     std::size_t index = 0;
-    while (index + 1 < document_starts_.size() && document_starts_[index + 1] <= static_cast<double>(token))
-      ++index;
-    return index;
+  };
+  std::vector<Place> places(const Values& starts, std::size_t rows) const {
+    std::vector<Place> places(batch() * rows);
+    for (std::size_t row = 0; row < places.size(); ++row) {
+      places[row] = {starts.empty() ? 0 : -1, row % rows};
+      for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+        const auto begin = static_cast<std::size_t>(starts[s]), end = static_cast<std::size_t>(starts[s + 1]);
+        if (row >= begin && row < end) places[row] = {static_cast<std::ptrdiff_t>(s), row - begin};
+      }
+    }
+    return places;
   }
   bool sees(std::size_t b, std::size_t i, std::size_t j) const {
-    if (shape_.causal && j + queries_ > i + keys_) return false;
-    return document_starts_.empty() || document(b * queries_ + i) == document(b * keys_ + j);
+    const Place &query = query_places_[b * queries_ + i], &key = key_places_[b * keys_ + j];
+    if (query.segment < 0 || query.segment != key.segment) return false;
+    return !shape_.causal || key.index <= query.index + before_;
   }
   double drop(std::size_t b, std::size_t h, std::size_t i, std::size_t j) const {
     if (shape_.dropout == 0) return 1;
@@ -126,10 +145,10 @@ class AttentionProblem {
   }
 
   AttentionShape shape_;
-  std::size_t queries_, keys_, q_columns_, kv_columns_;
-  Values document_starts_;
+  std::size_t queries_, keys_, before_, q_columns_, kv_columns_;
   StepScalars scalars_;
   std::uint32_t random_key_;
+  std::vector<Place> query_places_, key_places_;
 };
 
 }  // namespace muster::reference

@@ -112,13 +112,15 @@ class Lone {
 
   Set make_set() {
     Set set;
+    std::map<ValueId, TensorView> views;  // what is given twice lies in one place, as in a run
     const auto view = [&](ValueId id) -> TensorView {
       if (!id) return {};
+      if (const auto known = views.find(id); known != views.end()) return known->second;
       const Value& value = plan_.graph[id];
       const Buffer& memory = set.memory.emplace_back(take(value.type.bytes()));
       const std::vector<std::byte>& host = filled(id);
       machine_.stream().copy(memory.data(), host.data(), host.size());
-      return {memory.data(), &value.type};
+      return views[id] = {memory.data(), &value.type};
     };
     for (const ValueId id : node_.inputs) set.inputs.push_back(view(id));
     for (const ValueId id : node_.outputs) set.outputs.push_back(view(id));

@@ -22,7 +22,7 @@ void attention_of(const AttentionShape& shape, const KernelArgs& args) {
                            q.columns(),
                            lengths.keys * kv.columns(),
                            kv.columns()};
-  forward(shape, sources, lengths, Mask(shape, lengths.queries, lengths.keys, args.inputs[2]),
+  forward(shape, sources, lengths, Mask(shape, lengths.queries, lengths.keys, args.inputs[2], args.inputs[3]),
           ProbabilityDropout(shape, lengths.queries, lengths.keys, args), args.outputs[0].as<T>(),
           args.outputs[1].as<float>(), args.workspace, lengths.keys);
 }

@@ -102,7 +102,7 @@ void cached_attention_of(AttentionShape shape, const KernelArgs& args) {
                            cache.columns()};
   if (queries == 1)
     return single_query(shape, sources, lengths.keys, args.outputs[0].as<T>(), args.workspace, capacity);
-  forward(shape, sources, lengths, Mask(shape, queries, lengths.keys, {}),
+  forward(shape, sources, lengths, Mask(shape, queries, lengths.keys, {}, {}, before),
           ProbabilityDropout(shape, queries, lengths.keys, args), args.outputs[0].as<T>(),
           static_cast<float*>(nullptr), args.workspace, capacity);
 }

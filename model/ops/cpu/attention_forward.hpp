@@ -220,17 +220,20 @@ void forward(const AttentionShape& shape, const Sources<T>& from, Lengths length
     const std::int64_t first = task % parts * part, last = std::min(lengths.queries, first + part);
     const Workspace<Unit> work(workspace + thread_bytes * static_cast<std::uint64_t>(thread), size,
                                packed_capacity);
-    const std::int64_t begin = mask.keys_of(sample, first).begin / panel * panel;
-    const std::int64_t keys = std::max<std::int64_t>(0, mask.keys_of(sample, last - 1).end - begin);
-    const std::int64_t kv = sample * from.kv_sample + begin * from.kv_row + head / group * size;
-    pack_transposed(from.k + kv, from.kv_row, keys, size, work.keys);
-    pack_depth(from.v + kv, from.kv_row, keys, round_up(keys, panel), size, work.values, row_stride(size));
     QueryBlock<T> block(shape, mask, dropout, work);
-    for (std::int64_t query = first; query < last; query += block_rows)
-      block.run(from.q + sample * from.q_sample + query * from.q_row + head * size, from.q_row, sample, head,
-                query, std::min(block_rows, last - query), begin,
-                o + (sample * lengths.queries + query) * o_row + head * size, o_row,
-                lse ? lse + (sample * shape.heads + head) * lengths.queries + query : nullptr);
+    for (std::int64_t query = first, end; query < last; query = end) {
+      end = mask.end_of_span(sample, query, last);
+      const std::int64_t begin = mask.keys_of(sample, query).begin / panel * panel;
+      const std::int64_t keys = std::max<std::int64_t>(0, mask.keys_of(sample, end - 1).end - begin);
+      const std::int64_t kv = sample * from.kv_sample + begin * from.kv_row + head / group * size;
+      pack_transposed(from.k + kv, from.kv_row, keys, size, work.keys);
+      pack_depth(from.v + kv, from.kv_row, keys, round_up(keys, panel), size, work.values, row_stride(size));
+      for (std::int64_t at = query; at < end; at += block_rows)
+        block.run(from.q + sample * from.q_sample + at * from.q_row + head * size, from.q_row, sample, head,
+                  at, std::min(block_rows, end - at), begin,
+                  o + (sample * lengths.queries + at) * o_row + head * size, o_row,
+                  lse ? lse + (sample * shape.heads + head) * lengths.queries + at : nullptr);
+    }
   });
 }
 

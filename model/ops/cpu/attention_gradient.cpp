@@ -348,7 +348,7 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
     clear_other_columns(dkv.as<T>(), dkv.rows(), dkv.columns(), {k_columns, v_columns, v_columns});
   }
 
-  const Mask mask(shape, t.queries, t.keys, args.inputs[5]);
+  const Mask mask(shape, t.queries, t.keys, args.inputs[5], args.inputs[6]);
   const ProbabilityDropout dropout(shape, t.queries, t.keys, args);
   const Cut cut(shape, t.queries);
   const std::int64_t key_blocks = divide_up(t.keys, block_keys), floats = block_floats(size);

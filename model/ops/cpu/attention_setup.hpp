@@ -44,32 +44,54 @@ struct KeyRange {
 // The keys that the queries of a sample may see. Both ends of the range grow with the query.
 class Mask {
  public:
-  Mask(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
-       const TensorView& document_starts)
-      : causal_(shape.causal), queries_(queries), keys_(keys) {
-    if (!document_starts) return;
-    check(queries == keys, "documents need as many keys as queries");
-    starts_ = {document_starts.as<const std::int32_t>(),
-               static_cast<std::size_t>(document_starts.elements())};
-  }
+  // `before`: keys that every query sees in front of those that causality counts, as behind a cache.
+  Mask(const AttentionShape& shape, std::int64_t queries, std::int64_t keys, const TensorView& query_starts,
+       const TensorView& key_starts, std::int64_t before = 0)
+      : causal_(shape.causal),
+        queries_(queries),
+        keys_(keys),
+        before_(before),
+        query_starts_(starts_of(query_starts)),
+        key_starts_(starts_of(key_starts)) {}
 
   KeyRange keys_of(std::int64_t sample, std::int64_t query) const {
     KeyRange range{0, keys_};
-    if (!starts_.empty()) {
-      const std::int64_t first = sample * queries_;
-      const auto next = std::upper_bound(starts_.begin(), starts_.end(), first + query);
-      if (next != starts_.begin()) range.begin = std::max<std::int64_t>(0, *(next - 1) - first);
-      if (next != starts_.end()) range.end = std::min<std::int64_t>(keys_, *next - first);
+    std::int64_t first_query = 0;
+    if (!query_starts_.empty()) {
+      const std::size_t begun = starts_until(sample, query);
+      const auto key_start = [&](std::size_t segment) {
+        return std::clamp<std::int64_t>(key_starts_[segment] - sample * keys_, 0, keys_);
+      };
+      if (begun == 0) return {key_start(0), key_start(0)};  // in no segment
+      range.begin = range.end = key_start(begun - 1);
+      if (begun < key_starts_.size()) range.end = key_start(begun);
+      first_query = std::max<std::int64_t>(0, query_starts_[begun - 1] - sample * queries_);
     }
-    if (causal_) range.end = std::min(range.end, query + 1 + keys_ - queries_);
-    range.end = std::max(range.begin, range.end);
+    if (causal_) range.end = std::min(range.end, range.begin + query - first_query + 1 + before_);
     return range;
   }
 
+  // The queries [query, end) whose keys are met together, up to the last: those of a segment, as its neighbours may
+  // have many keys more. Where both sides are one, neighbours are as small as what they add.
+  std::int64_t end_of_span(std::int64_t sample, std::int64_t query, std::int64_t last) const {
+    if (query_starts_.data() == key_starts_.data()) return last;
+    const std::size_t begun = starts_until(sample, query);
+    return begun == query_starts_.size() ? last : std::min(last, query_starts_[begun] - sample * queries_);
+  }
+
  private:
+  static std::span<const std::int32_t> starts_of(const TensorView& starts) {
+    if (!starts) return {};
+    return {starts.as<const std::int32_t>(), static_cast<std::size_t>(starts.elements())};
+  }
+  std::size_t starts_until(std::int64_t sample, std::int64_t query) const {
+    const auto next = std::upper_bound(query_starts_.begin(), query_starts_.end(), sample * queries_ + query);
+    return static_cast<std::size_t>(next - query_starts_.begin());
+  }
+
   bool causal_;
-  std::int64_t queries_, keys_;
-  std::span<const std::int32_t> starts_;
+  std::int64_t queries_, keys_, before_;
+  std::span<const std::int32_t> query_starts_, key_starts_;
 };
 
 // Tasks are (sample, head, range of queries). There are enough of them for many threads, by the shape alone.

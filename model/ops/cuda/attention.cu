@@ -12,16 +12,17 @@ namespace muster::cuda {
 namespace {
 
 AttentionLibrary* library_for(const AttentionShape& shape, const TensorView& q, const TensorView& kv,
-                              const TensorView& document_starts, const KernelArgs& args) {
+                              const TensorView& starts, const KernelArgs& args) {
   AttentionLibrary& library = *context_of(args).attention;
-  const std::int64_t documents = document_starts ? document_bound(*document_starts.type) : 0;
-  return library.refusal(shape, *q.type, *kv.type, documents).empty() ? &library : nullptr;
+  const std::int64_t segments = starts ? segment_bound(*starts.type) : 0;
+  return library.refusal(shape, *q.type, *kv.type, segments).empty() ? &library : nullptr;
 }
 
 }  // namespace
 
 AttentionProblem attention_problem(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
-                                   const TensorView& document_starts, const KernelArgs& args) {
+                                   const TensorView& query_starts, const TensorView& key_starts,
+                                   const KernelArgs& args) {
   AttentionProblem problem;
   problem.heads = shape.heads;
   problem.kv_heads = shape.kv_heads;
@@ -30,10 +31,10 @@ AttentionProblem attention_problem(const AttentionShape& shape, std::int64_t que
   problem.keys = static_cast<int>(keys);
   problem.causal = shape.causal;
   problem.scale = shape.scale();
-  if (document_starts) {
-    check(queries == keys, "documents need as many keys as queries");
-    problem.document_starts = document_starts.as<const std::int32_t>();
-    problem.document_count = static_cast<int>(document_starts.elements());
+  if (query_starts) {
+    problem.query_starts = query_starts.as<const std::int32_t>();
+    problem.key_starts = key_starts.as<const std::int32_t>();
+    problem.start_count = static_cast<int>(query_starts.elements());
   }
   if (shape.dropout > 0) {
     check(args.scalars != nullptr, "dropout needs the step's scalars");
@@ -56,11 +57,12 @@ void require_shared(const KernelArgs& args, int head_size, std::size_t bytes) {
 
 void attention(const Op& op, const KernelArgs& args) {
   const AttentionShape& shape = static_cast<const Attention&>(op).shape();
-  const TensorView &q = args.inputs[0], &kv = args.inputs[1], &starts = args.inputs[2];
-  if (AttentionLibrary* library = library_for(shape, q, kv, starts, args))
+  const TensorView &q = args.inputs[0], &kv = args.inputs[1], &query_starts = args.inputs[2];
+  if (AttentionLibrary* library = library_for(shape, q, kv, query_starts, args))
     return library->forward(shape, args);
   const std::int64_t queries = q.rows() / shape.batch, keys = kv.rows() / shape.batch;
-  const AttentionProblem problem = attention_problem(shape, queries, keys, starts, args);
+  const AttentionProblem problem =
+      attention_problem(shape, queries, keys, query_starts, args.inputs[3], args);
   with_element_type(q.dtype(), [&](auto* like) {
     using T = std::remove_pointer_t<decltype(like)>;
     const auto source = [&](const TensorView& tensor, std::int64_t rows, std::int64_t column) {
@@ -77,8 +79,8 @@ void attention(const Op& op, const KernelArgs& args) {
 
 void attention_gradient(const Op& op, const KernelArgs& args) {
   const auto& gradient = static_cast<const AttentionGradient&>(op);
-  const TensorView &q = args.inputs[1], &kv = args.inputs[2], &starts = args.inputs[5];
-  if (AttentionLibrary* library = library_for(gradient.shape(), q, kv, starts, args))
+  const TensorView &q = args.inputs[1], &kv = args.inputs[2], &query_starts = args.inputs[5];
+  if (AttentionLibrary* library = library_for(gradient.shape(), q, kv, query_starts, args))
     return library->gradient(gradient.shape(), gradient.same_source(), args);
   own_attention_gradient(gradient, args);
 }

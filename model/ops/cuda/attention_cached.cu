@@ -214,7 +214,7 @@ void cached_attention_of(AttentionShape shape, const KernelArgs& args) {
   check(args.scalars != nullptr, "a cache has a length");
   shape.causal = true;
   shape.dropout = 0;
-  const AttentionProblem problem = attention_problem(shape, queries, room, {}, args);
+  const AttentionProblem problem = attention_problem(shape, queries, room, {}, {}, args);
   const auto fresh = [&](std::int64_t column) {
     return head_rows(qkv.as<const T>() + column, queries, qkv.columns(), shape.head_size);
   };

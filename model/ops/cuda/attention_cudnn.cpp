@@ -9,7 +9,7 @@
 #include "core/cuda/check.hpp"
 #include "model/ops/cuda/attention_graphs.hpp"
 #include "model/ops/cuda/attention_library.hpp"
-#include "model/ops/cuda/document_layout.hpp"
+#include "model/ops/cuda/segment_layout.hpp"
 
 // The frontend calls cuDNN through this handle, so that a binary built with cuDNN starts where there is none.
 namespace cudnn_frontend {
@@ -34,8 +34,8 @@ class Pointers {
   std::unordered_map<std::int64_t, void*> by_uid_;
 };
 
-// Lengths of 0 give NaN before it, and the slots behind the last document are such.
-constexpr std::size_t first_version_with_empty_documents = 92500;
+// Lengths of 0 give NaN before it, and the slots behind the last segment are such.
+constexpr std::size_t first_version_with_empty_segments = 92500;
 
 void expect(fe::error_t error, const char* what, SourceLine where = SourceLine::current()) {
   if (error.is_bad()) throw Defect(fmt::format("cuDNN: {}: {}", what, error.get_message()), where);
@@ -47,16 +47,20 @@ void expect(cudnnStatus_t status, const char* what, SourceLine where = SourceLin
 }
 
 Problem problem_of(const AttentionShape& shape, const TensorType& q_source, const TensorType& kv_source,
-                   std::int64_t documents) {
+                   std::int64_t segments) {
   return {shape,
           q_source.rows() / shape.batch,
           kv_source.rows() / shape.batch,
           q_source.columns(),
           kv_source.columns(),
-          documents};
+          segments};
 }
 
-std::int64_t documents_of(const TensorView& starts) { return starts ? starts.elements() - 1 : 0; }
+std::int64_t segments_of(const TensorView& starts) { return starts ? starts.elements() - 1 : 0; }
+
+SegmentStarts starts_of(const TensorView& queries, const TensorView& keys) {
+  return {queries.as<const std::int32_t>(), keys.as<const std::int32_t>(), segments_of(queries)};
+}
 
 // Loads cuDNN, once. Why there is none; empty: there is one.
 const std::string& cudnn_missing() {
@@ -97,35 +101,39 @@ class Cudnn final : public AttentionLibrary {
   }
 
   std::string refusal(const AttentionShape& shape, const TensorType& q_source, const TensorType& kv_source,
-                      std::int64_t documents) override {
-    const Problem problem = problem_of(shape, q_source, kv_source, documents);
+                      std::int64_t segments) override {
+    const Problem problem = problem_of(shape, q_source, kv_source, segments);
     std::string reason =
-        library_unsuited(shape, q_source.dtype, problem.queries, problem.keys, problem.documents);
+        library_unsuited(shape, q_source.dtype, problem.queries, problem.keys, problem.segments);
     return reason.empty() ? plans_of(problem).refusal : reason;
   }
 
   void forward(const AttentionShape& shape, const KernelArgs& args) override {
-    const TensorView &q_source = args.inputs[0], &kv_source = args.inputs[1], &starts = args.inputs[2];
-    const Problem problem = problem_of(shape, *q_source.type, *kv_source.type, documents_of(starts));
+    const TensorView &q_source = args.inputs[0], &kv_source = args.inputs[1], &query_starts = args.inputs[2],
+                     &o = args.outputs[0];
+    const Problem problem = problem_of(shape, *q_source.type, *kv_source.type, segments_of(query_starts));
     const Plans& plans = plans_of(problem);
     check(plans.refusal.empty(), "what cuDNN refuses is computed elsewhere");
     Pointers pointers{{Uid::q, at(q_source, shape.q_column)},
                       {Uid::k, at(kv_source, shape.k_column)},
                       {Uid::v, at(kv_source, shape.v_column)},
-                      {Uid::o, args.outputs[0].data},
+                      {Uid::o, o.data},
                       {Uid::lse, args.outputs[1].data}};
     std::byte* workspace = args.workspace;
-    if (problem.documents > 0) {
-      const DocumentLayout layout = lay_out_documents(problem, starts, problem.documents, args, workspace);
-      point_at_documents(pointers, layout, 0);
+    if (problem.segments > 0) {
+      const SegmentStarts starts = starts_of(query_starts, args.inputs[3]);
+      const SegmentLayout layout = lay_out_segments(problem, starts, problem.segments, args, workspace);
+      point_at_segments(pointers, layout, 0);
+      clear_unpaired_outputs(starts, {SideRows::Side::queries, o.data, o.rows(), o.columns(), 0, o.columns()},
+                             args.outputs[1].as<float>(), problem.queries, shape.heads, args.stream);
     }
     expect(plans.forward->execute(handle_->on(args.stream), pointers.by_uid(), workspace), "attention");
   }
 
   void gradient(const AttentionShape& shape, bool same_source, const KernelArgs& args) override {
-    const TensorView &q_source = args.inputs[1], &kv_source = args.inputs[2], &starts = args.inputs[5];
+    const TensorView &q_source = args.inputs[1], &kv_source = args.inputs[2], &query_starts = args.inputs[5];
     const TensorView &dq_source = args.outputs[0], &dkv_source = args.outputs[same_source ? 0 : 1];
-    const Problem problem = problem_of(shape, *q_source.type, *kv_source.type, documents_of(starts));
+    const Problem problem = problem_of(shape, *q_source.type, *kv_source.type, segments_of(query_starts));
     const Plans& plans = plans_of(problem);
     check(plans.refusal.empty(), "what cuDNN refuses is computed elsewhere");
     clear_other_columns(problem, same_source, dq_source, dkv_source, args.stream);
@@ -133,9 +141,21 @@ class Cudnn final : public AttentionLibrary {
     const LibrarySlice slice = plans.slice;
     const std::int64_t slices = (problem.samples() + slice.samples - 1) / slice.samples;
     std::byte* workspace = args.workspace;
-    std::optional<DocumentLayout> layout;
-    if (problem.documents > 0)
-      layout = lay_out_documents(problem, starts, slices * slice.samples, args, workspace);
+    std::optional<SegmentLayout> layout;
+    if (problem.segments > 0) {
+      const SegmentStarts starts = starts_of(query_starts, args.inputs[6]);
+      layout = lay_out_segments(problem, starts, slices * slice.samples, args, workspace);
+      const auto heads = [&](SideRows::Side side, const TensorView& tensor, std::int64_t column, int count) {
+        return SideRows{side,          tensor.data,
+                        tensor.rows(), tensor.columns(),
+                        column,        std::int64_t{count} * shape.head_size};
+      };
+      clear_unpaired(starts,
+                     {heads(SideRows::Side::queries, dq_source, shape.q_column, shape.heads),
+                      heads(SideRows::Side::keys, dkv_source, shape.k_column, shape.kv_heads),
+                      heads(SideRows::Side::keys, dkv_source, shape.v_column, shape.kv_heads)},
+                     args.stream);
+    }
 
     const cudnnHandle_t handle = handle_->on(args.stream);
     for (std::int64_t s = 0; s < slices; ++s)
@@ -156,7 +176,7 @@ class Cudnn final : public AttentionLibrary {
                           {Uid::d_q, at(dq_source, shape.q_column + q_shift)},
                           {Uid::d_k, at(dkv_source, shape.k_column + kv_shift)},
                           {Uid::d_v, at(dkv_source, shape.v_column + kv_shift)}};
-        if (layout) point_at_documents(pointers, *layout, s * slice.samples);
+        if (layout) point_at_segments(pointers, *layout, s * slice.samples);
         expect(plans.gradient->execute(handle, pointers.by_uid(), workspace), "the gradient of attention");
       }
   }
@@ -173,22 +193,22 @@ class Cudnn final : public AttentionLibrary {
   }
 
   // In the first bytes of the workspace, which is moved behind them.
-  static DocumentLayout lay_out_documents(const Problem& problem, const TensorView& starts,
-                                          std::int64_t count, const KernelArgs& args, std::byte*& workspace) {
-    const DocumentLayout layout(workspace, count);
-    workspace += DocumentLayout::bytes(count);
-    layout.fill(starts.as<const std::int32_t>(), problem.documents, problem.queries, problem.shape.heads,
+  static SegmentLayout lay_out_segments(const Problem& problem, SegmentStarts starts, std::int64_t count,
+                                        const KernelArgs& args, std::byte*& workspace) {
+    const SegmentLayout layout(workspace, count);
+    workspace += SegmentLayout::bytes(count);
+    layout.fill(starts, problem.queries, problem.shape.heads,
                 {problem.q_width, problem.kv_width, problem.o_width()}, args.stream);
     return layout;
   }
 
-  static void point_at_documents(Pointers& pointers, const DocumentLayout& layout, std::int64_t first) {
+  static void point_at_segments(Pointers& pointers, const SegmentLayout& layout, std::int64_t first) {
     pointers.add({{Uid::q_offsets, layout.q + first},
                   {Uid::kv_offsets, layout.kv + first},
                   {Uid::o_offsets, layout.o + first},
                   {Uid::lse_offsets, layout.lse + first},
-                  {Uid::q_lengths, layout.lengths + first},
-                  {Uid::kv_lengths, layout.lengths + first}});
+                  {Uid::q_lengths, layout.q_lengths + first},
+                  {Uid::kv_lengths, layout.kv_lengths + first}});
   }
 
   static void clear_other_columns(const Problem& problem, bool same_source, const TensorView& dq_source,
@@ -214,13 +234,13 @@ class Cudnn final : public AttentionLibrary {
     try {
       if (!cudnn_missing().empty()) return {cudnn_missing()};
       if (std::string reason = unsupported(problem); !reason.empty()) return {std::move(reason)};
-      const auto& [shape, queries, keys, q_width, kv_width, documents] = problem;
-      const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
-      std::uint64_t most = library_workspace(shape, queries, keys, documents);
-      std::uint64_t most_of_gradient = library_gradient_workspace(shape, queries, keys, documents);
-      if (documents > 0) {
-        most -= DocumentLayout::bytes(documents);
-        most_of_gradient -= DocumentLayout::bytes(documents + slice.samples);
+      const auto& [shape, queries, keys, q_width, kv_width, segments] = problem;
+      const LibrarySlice slice = library_gradient_slice(shape, queries, keys, segments);
+      std::uint64_t most = library_workspace(shape, queries, keys, segments);
+      std::uint64_t most_of_gradient = library_gradient_workspace(shape, queries, keys, segments);
+      if (segments > 0) {
+        most -= SegmentLayout::bytes(segments);
+        most_of_gradient -= SegmentLayout::bytes(segments + slice.samples);
       }
       Plans plans{{},
                   slice,
@@ -239,11 +259,9 @@ class Cudnn final : public AttentionLibrary {
   std::string unsupported(const Problem& problem) const {
     const std::size_t version = fe::detail::get_backend_version();
     // (A GPU that is elsewhere has a cuDNN of its own.)
-    if (!device_ && problem.documents > 0 && version < first_version_with_empty_documents)
-      return fmt::format("cuDNN {}.{} knows no documents that may be empty, 9.25 does", version / 10000,
+    if (!device_ && problem.segments > 0 && version < first_version_with_empty_segments)
+      return fmt::format("cuDNN {}.{} knows no segments that may be empty, 9.25 does", version / 10000,
                          version / 100 % 100);
-    if (problem.documents > 0 && problem.queries != problem.keys)
-      return "documents of queries and of keys differ";
     // Rows of heads begin at multiples of 16 bytes.
     for (const std::int64_t columns : {problem.q_width, problem.kv_width, problem.shape.q_column,
                                        problem.shape.k_column, problem.shape.v_column})

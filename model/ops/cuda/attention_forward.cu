@@ -27,8 +27,7 @@ __global__ void __launch_bounds__(tile_threads)
   constexpr int R = thread_rows<chunks>, rows = row_groups * R, width = row_width<chunks>;
   MUSTER_DYNAMIC_SHARED(float, q);
   float *k = q + rows * width, *v = k + tile_columns * width, *shared_scores = v + tile_columns * width;
-  if (cached)
-    problem.keys = min(problem.keys, static_cast<int>(problem.scalars->kv_length) + problem.queries);
+  if (cached) trim_to_cache(problem);
 
   const Place place;
   const int sample = static_cast<int>(blockIdx.z), head = static_cast<int>(blockIdx.y);

@@ -12,8 +12,13 @@ struct ForwardTensors {
   float* lse = nullptr;  // may be null
 };
 
-// With `cached`, problem.keys is the room of the cache; the keys in it are StepScalars::kv_length and the
-// queries' own.
+// From the room of a cache to the keys in it: StepScalars::kv_length, which every query sees, and the queries' own.
+__device__ inline void trim_to_cache(AttentionProblem& problem) {
+  problem.keys = min(problem.keys, static_cast<int>(problem.scalars->kv_length) + problem.queries);
+  problem.before = problem.keys - problem.queries;
+}
+
+// With `cached`, problem.keys is the room of a cache.
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionProblem& problem,
                        const ForwardTensors<T>& tensors, bool cached, const KernelArgs& args);

@@ -4,7 +4,7 @@
 // Two kernels: a tile of queries meets its keys and gives delta and dq; a tile of keys meets the queries that
 // may see it, of all heads of its group in their order, and gives dk and dv. Both compute scores and do . v:
 // 7 products instead of 5, 14 B H D FLOPs for each pair of a query and a key, in place of partial sums in
-// memory. Where there are documents, the first leaves to the second which keys each query sees, which it found by
+// memory. Where segments are told, the first leaves to the second which keys each query sees, which it found by
 // binary search. Bytes: the first reads q, do and o once and k and v once for each tile of queries; the second k and
 // v once, and q and do once for each tile of keys. Tiles have 64 rows, 32 for heads beyond 64.
 #include "model/ops/cuda/attention_gradient.cuh"
@@ -217,14 +217,15 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
     clear_other_columns<T>(dkv, {{k_columns, v_columns}}, args.stream);
   }
 
-  const AttentionProblem problem = attention_problem(shape, queries, keys, args.inputs[5], args);
+  const AttentionProblem problem =
+      attention_problem(shape, queries, keys, args.inputs[5], args.inputs[6], args);
   const auto in = [&](const TensorView& tensor, std::int64_t rows, std::int64_t column) {
     return head_rows(tensor.as<const T>() + column, rows, tensor.columns(), size);
   };
   const auto out = [&](const TensorView& tensor, std::int64_t rows, std::int64_t column) {
     return head_rows(tensor.as<T>() + column, rows, tensor.columns(), size);
   };
-  const GradientLayout layout(shape, queries, problem.document_starts != nullptr);
+  const GradientLayout layout(shape, queries, problem.query_starts != nullptr);
   auto* const seen = reinterpret_cast<Range*>(args.workspace + layout.seen);
   const GradientTensors<T> tensors{in(d_o, queries, 0),
                                    in(q, queries, shape.q_column),
@@ -236,7 +237,7 @@ void gradient_of(const AttentionGradient& op, const KernelArgs& args) {
                                    out(dkv, keys, shape.v_column),
                                    args.inputs[4].as<const float>(),
                                    reinterpret_cast<float*>(args.workspace),
-                                   problem.document_starts ? seen : nullptr};
+                                   problem.query_starts ? seen : nullptr};
   if constexpr (sizeof(T) == 2)
     if (size <= largest_tensor_head) return attention_gradient_on_tensor_cores(shape, problem, tensors, args);
   with_chunks<T>(size, [&](auto constant) {

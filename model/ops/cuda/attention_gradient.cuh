@@ -11,7 +11,7 @@ struct GradientTensors {
   HeadRows<T> dq, dk, dv;
   const float* lse;
   float* delta;  // [B, H, T_q], of the workspace
-  Range* seen;   // [B, T_q], of the workspace; null without documents
+  Range* seen;   // [B, T_q], of the workspace; null without segments
 
   // What the gradient of queries leaves for the gradient of keys. By one thread of each query and head.
   __device__ void leave(const AttentionProblem& problem, int sample, int head, int query, float its_delta,

@@ -2,7 +2,7 @@
 // frontend is one large header.
 //
 // Heads lie in rows of packed tensors and are told by strides; nothing is copied. cuDNN's softmax statistics are
-// max + ln(sum of exponentials): our lse. Documents are a ragged batch (document_layout.hpp).
+// max + ln(sum of exponentials): our lse. Segments are a ragged batch (segment_layout.hpp).
 #pragma once
 
 #include <array>
@@ -42,16 +42,16 @@ struct Problem {
   AttentionShape shape;
   std::int64_t queries = 0, keys = 0;  // of a sample
   std::int64_t q_width = 0, kv_width = 0;
-  std::int64_t documents = 0;
+  std::int64_t segments = 0;
 
   using Key = std::array<std::int64_t, 13>;
   Key key() const {
     return {shape.batch,    shape.heads,    shape.kv_heads, shape.head_size, shape.causal,
             shape.q_column, shape.k_column, shape.v_column, queries,         keys,
-            q_width,        kv_width,       documents};
+            q_width,        kv_width,       segments};
   }
   std::int64_t o_width() const { return std::int64_t{shape.heads} * shape.head_size; }
-  std::int64_t samples() const { return documents > 0 ? documents : shape.batch; }
+  std::int64_t samples() const { return segments > 0 ? segments : shape.batch; }
   int group() const { return shape.heads / shape.kv_heads; }
 };
 
@@ -70,8 +70,8 @@ class GraphBuilder {
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
     if (device) graph_->set_device_properties(device->properties).set_sm_version(device->compute_capability);
-    if (problem.documents == 0) return;
-    const auto per_document = [&](Uid uid, std::int64_t entries, fe::DataType_t type) {
+    if (problem.segments == 0) return;
+    const auto per_segment = [&](Uid uid, std::int64_t entries, fe::DataType_t type) {
       return graph_->tensor(fe::graph::Tensor_attributes()
                                 .set_uid(static_cast<std::int64_t>(uid))
                                 .set_data_type(type)
@@ -80,9 +80,9 @@ class GraphBuilder {
                                 .set_stride({1, 1, 1, 1}));
     };
     for (const Uid uid : {Uid::q_offsets, Uid::kv_offsets, Uid::o_offsets, Uid::lse_offsets})
-      offsets_[uid] = per_document(uid, slice.samples + 1, fe::DataType_t::INT64);
-    query_lengths_ = per_document(Uid::q_lengths, slice.samples, fe::DataType_t::INT32);
-    key_lengths_ = per_document(Uid::kv_lengths, slice.samples, fe::DataType_t::INT32);
+      offsets_[uid] = per_segment(uid, slice.samples + 1, fe::DataType_t::INT64);
+    query_lengths_ = per_segment(Uid::q_lengths, slice.samples, fe::DataType_t::INT32);
+    key_lengths_ = per_segment(Uid::kv_lengths, slice.samples, fe::DataType_t::INT32);
   }
 
   std::shared_ptr<fe::graph::Graph> forward() {
@@ -116,7 +116,7 @@ class GraphBuilder {
         .set_data_type(fe::DataType_t::BFLOAT16)
         .set_dim({slice_.samples, heads, length, size})
         .set_stride({length * width, size, width, 1});
-    if (problem_.documents > 0) tensor->set_ragged_offset(offsets_.at(offsets));
+    if (problem_.segments > 0) tensor->set_ragged_offset(offsets_.at(offsets));
     return *tensor;
   }
   Tensor input() { return graph_->tensor(fe::graph::Tensor_attributes()); }
@@ -141,20 +141,16 @@ class GraphBuilder {
         .set_alignment(sizeof(float))  // a slice begins with any sample and head
         .set_dim({slice_.samples, query_heads(), problem_.queries, 1})
         .set_stride({query_heads() * problem_.queries, problem_.queries, 1, 1});
-    if (problem_.documents > 0) tensor->set_ragged_offset(offsets_.at(Uid::lse_offsets));
+    if (problem_.segments > 0) tensor->set_ragged_offset(offsets_.at(Uid::lse_offsets));
     return *tensor;
   }
 
-  // Query i sees the keys j <= i + (keys - queries).
   template <class Attributes>
   Attributes masked(Attributes attributes) const {
     attributes.set_attn_scale(problem_.shape.scale());
     if (problem_.shape.causal)
-      attributes
-          .set_diagonal_alignment(problem_.queries == problem_.keys ? fe::DiagonalAlignment_t::TOP_LEFT
-                                                                    : fe::DiagonalAlignment_t::BOTTOM_RIGHT)
-          .set_diagonal_band_right_bound(0);
-    if (problem_.documents > 0)
+      attributes.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT).set_diagonal_band_right_bound(0);
+    if (problem_.segments > 0)
       attributes.set_padding_mask(true).set_seq_len_q(query_lengths_).set_seq_len_kv(key_lengths_);
     return attributes;
   }

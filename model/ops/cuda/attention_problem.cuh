@@ -26,8 +26,9 @@ struct AttentionProblem {
   int queries = 0, keys = 0;  // of a sample
   bool causal = false;
   float scale = 1;
-  const std::int32_t* document_starts = nullptr;  // null: a sample is one document
-  int document_count = 0;
+  int before = 0;  // keys that every query sees in front of those that causality counts, as behind a cache
+  const std::int32_t *query_starts = nullptr, *key_starts = nullptr;  // null: a sample is a segment
+  int start_count = 0;
   float kept_factor = 1;  // of the probabilities that dropout keeps; 1: it keeps all
   std::uint32_t dropped_below = 0;
   std::uint32_t random_key = 0;
@@ -56,50 +57,64 @@ HeadRows<T> head_rows(T* data, std::int64_t rows, std::int64_t columns, int head
 }
 
 AttentionProblem attention_problem(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
-                                   const TensorView& document_starts, const KernelArgs& args);
+                                   const TensorView& query_starts, const TensorView& key_starts,
+                                   const KernelArgs& args);
 
 // Throws when a block cannot have as much shared memory.
 void require_shared(const KernelArgs& args, int head_size, std::size_t bytes);
 
-// The document of a position, within the sample; `length` positions.
-__device__ inline Range document_of(const AttentionProblem& problem, int sample, int position, int length) {
-  Range range{0, length};
-  if (!problem.document_starts) return range;
-  const std::int64_t first = static_cast<std::int64_t>(sample) * length;
-  int low = 0, high = problem.document_count;  // the first start behind the position lies in [low, high]
+// How many segments have begun until a row, its own included.
+__device__ inline int starts_until(const std::int32_t* starts, int count, std::int64_t row) {
+  int low = 0, high = count;
   while (low < high) {
     const int middle = (low + high) / 2;
-    if (problem.document_starts[middle] > first + position)
+    if (starts[middle] > row)
       high = middle;
     else
       low = middle + 1;
   }
-  if (low > 0) {
-    const std::int64_t begin = problem.document_starts[low - 1] - first;
-    range.begin = begin > 0 ? static_cast<int>(begin) : 0;
-  }
-  if (low < problem.document_count) {
-    const std::int64_t end = problem.document_starts[low] - first;
-    range.end = end < length ? static_cast<int>(end) : length;
-  }
-  return range;
+  return low;
+}
+
+// Where a segment starts within a sample of `length` rows.
+__device__ inline int start_within(const std::int32_t* starts, int segment, int sample, int length) {
+  const std::int64_t start = starts[segment] - static_cast<std::int64_t>(sample) * length;
+  return start < 0 ? 0 : start < length ? static_cast<int>(start) : length;
 }
 
 // The keys that a query may see. Both ends grow with the query.
 __device__ inline Range keys_of(const AttentionProblem& problem, int sample, int query) {
-  Range range = document_of(problem, sample, query, problem.keys);
-  if (problem.causal) range.end = min(range.end, query + 1 + problem.keys - problem.queries);
-  range.end = max(range.begin, range.end);
+  Range range{0, problem.keys};
+  int first_query = 0;
+  if (problem.query_starts) {
+    const int count = problem.start_count;
+    const int begun = starts_until(problem.query_starts, count,
+                                   static_cast<std::int64_t>(sample) * problem.queries + query);
+    const int segment = begun > 0 ? begun - 1 : 0;
+    range.begin = range.end = start_within(problem.key_starts, segment, sample, problem.keys);
+    if (begun == 0 || begun == count) return range;  // in no segment
+    range.end = start_within(problem.key_starts, begun, sample, problem.keys);
+    first_query = start_within(problem.query_starts, segment, sample, problem.queries);
+  }
+  if (problem.causal) range.end = min(range.end, range.begin + query - first_query + 1 + problem.before);
   return range;
 }
 
 // The queries of which some may see one of the keys [first, last].
 __device__ inline Range queries_of(const AttentionProblem& problem, int sample, int first, int last) {
-  Range range{0, problem.queries};
-  if (problem.document_starts)  // as many keys as queries
-    range = {document_of(problem, sample, first, problem.keys).begin,
-             document_of(problem, sample, last, problem.keys).end};
-  if (problem.causal) range.begin = max(range.begin, first - (problem.keys - problem.queries));
+  if (!problem.query_starts) return {problem.causal ? min(first, problem.queries) : 0, problem.queries};
+  const int count = problem.start_count;
+  const std::int64_t sample_row = static_cast<std::int64_t>(sample) * problem.keys;
+  const int begun = starts_until(problem.key_starts, count, sample_row + first);
+  const int begun_last = starts_until(problem.key_starts, count, sample_row + last);
+  const auto query_start = [&](int segment) {
+    return start_within(problem.query_starts, segment, sample, problem.queries);
+  };
+  Range range{query_start(begun > 0 ? begun - 1 : 0), query_start(min(begun_last, count - 1))};
+  if (problem.causal && begun > 0 && begun < count) {
+    const int first_key = start_within(problem.key_starts, begun - 1, sample, problem.keys);
+    range.begin = min(range.begin + first - first_key, query_start(begun));
+  }
   return range;
 }
 

@@ -18,8 +18,7 @@ __global__ void __launch_bounds__(tensor_threads)
   constexpr int stride = tensor_stride<depth>;
   MUSTER_DYNAMIC_SHARED(__nv_bfloat16, shared_q);
   __nv_bfloat16 *k = shared_q + tensor_rows * stride, *v = k + tile_keys * stride;
-  if (cached)
-    problem.keys = min(problem.keys, static_cast<int>(problem.scalars->kv_length) + problem.queries);
+  if (cached) trim_to_cache(problem);
 
   const auto [warp, lane, sample, head, kv_head, first, last, own, keys, warp_keys] = query_rows(problem);
   const int size = problem.head_size;

@@ -9,19 +9,19 @@ namespace muster::cuda {
 
 inline constexpr int largest_head = 256;
 
-// The most documents that document_starts may tell; 0: there are none.
-inline std::int64_t document_bound(const TensorType& document_starts) {
-  return document_starts.shape.empty() ? 0 : document_starts.elements() - 1;
+// The most segments that their starts may tell; 0: there are no starts.
+inline std::int64_t segment_bound(const TensorType& starts) {
+  return starts.shape.empty() ? 0 : starts.elements() - 1;
 }
 
-// Of our own gradient: delta, f32 [B, H, T_q]; behind it, where there are documents, the first key that each query
+// Of our own gradient: delta, f32 [B, H, T_q]; behind it, where segments are told, the first key that each query
 // sees and the first that it no longer sees, i32 [B, T_q, 2].
 struct GradientLayout {
   std::uint64_t seen, bytes;
 
-  GradientLayout(const AttentionShape& shape, std::int64_t queries, bool documents)
+  GradientLayout(const AttentionShape& shape, std::int64_t queries, bool segments)
       : seen(static_cast<std::uint64_t>(shape.batch * shape.heads * queries) * sizeof(float)), bytes(seen) {
-    if (documents) bytes += static_cast<std::uint64_t>(shape.batch * queries) * 2 * sizeof(std::int32_t);
+    if (segments) bytes += static_cast<std::uint64_t>(shape.batch * queries) * 2 * sizeof(std::int32_t);
   }
 };
 

@@ -28,9 +28,9 @@ std::string cuda::Context::remark(const Op& op, std::span<const TensorType> inpu
   const auto* const forward = dynamic_cast<const Attention*>(&op);
   if (forward == nullptr) return {};
   const AttentionShape& shape = forward->shape();
-  const std::int64_t documents = document_bound(inputs[2]);
+  const std::int64_t segments = segment_bound(inputs[2]);
   if (inputs[0].dtype == DType::f32) return {};  // nobody asks cuDNN for that
-  const std::string refusal = attention->refusal(shape, inputs[0], inputs[1], documents);
+  const std::string refusal = attention->refusal(shape, inputs[0], inputs[1], segments);
   return refusal.empty()
              ? refusal
              : "attention is computed by Muster's own kernels, because cuDNN's is refused: " + refusal;

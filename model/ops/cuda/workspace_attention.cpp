@@ -21,9 +21,9 @@ std::uint64_t attention_workspace(const Op& op, Types inputs, Types, int) {
   const AttentionShape& shape = static_cast<const Attention&>(op).shape();
   expect_served(shape);
   const std::int64_t queries = inputs[0].rows() / shape.batch, keys = inputs[1].rows() / shape.batch;
-  const std::int64_t documents = document_bound(inputs[2]);
-  if (!library_unsuited(shape, inputs[0].dtype, queries, keys, documents).empty()) return 0;
-  return library_workspace(shape, queries, keys, documents);
+  const std::int64_t segments = segment_bound(inputs[2]);
+  if (!library_unsuited(shape, inputs[0].dtype, queries, keys, segments).empty()) return 0;
+  return library_workspace(shape, queries, keys, segments);
 }
 
 // Whether the library computes instead of our own kernels is known only where it is.
@@ -31,10 +31,10 @@ std::uint64_t attention_gradient_workspace(const Op& op, Types inputs, Types, in
   const AttentionShape& shape = static_cast<const AttentionGradient&>(op).shape();
   expect_served(shape);
   const std::int64_t queries = inputs[1].rows() / shape.batch, keys = inputs[2].rows() / shape.batch;
-  const std::int64_t documents = document_bound(inputs[5]);
+  const std::int64_t segments = segment_bound(inputs[5]);
   const std::uint64_t own = GradientLayout(shape, queries, !inputs[5].shape.empty()).bytes;
-  if (!library_unsuited(shape, inputs[1].dtype, queries, keys, documents).empty()) return own;
-  return std::max(own, library_gradient_workspace(shape, queries, keys, documents));
+  if (!library_unsuited(shape, inputs[1].dtype, queries, keys, segments).empty()) return own;
+  return std::max(own, library_gradient_workspace(shape, queries, keys, segments));
 }
 
 // Of a single query: what each split leaves for each head, D sums and two statistics.

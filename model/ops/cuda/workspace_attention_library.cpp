@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "model/ops/cuda/attention_library.hpp"
-#include "model/ops/cuda/document_layout.hpp"
+#include "model/ops/cuda/segment_layout.hpp"
 
 namespace muster::cuda {
 namespace {
@@ -11,9 +11,9 @@ namespace {
 // work for a GPU all the same: at 1,024 tokens some 500 heads of 8 tiles of queries, at 16,384 two of 128.
 constexpr std::uint64_t slice_bytes = std::uint64_t{1} << 30;
 // So many calls for one gradient cost little beside what they compute.
-constexpr std::int64_t most_document_slices = 8;
-// What a plan takes beside what grows with the shapes, and for each document.
-constexpr std::uint64_t plan_bytes = std::uint64_t{1} << 20, document_bytes = 512;
+constexpr std::int64_t most_segment_slices = 8;
+// What a plan takes beside what grows with the shapes, and for each segment.
+constexpr std::uint64_t plan_bytes = std::uint64_t{1} << 20, segment_bytes = 512;
 
 std::uint64_t up(std::int64_t value, std::int64_t multiple) {
   return static_cast<std::uint64_t>((value + multiple - 1) / multiple * multiple);
@@ -36,28 +36,29 @@ std::uint64_t bytes_of(const LibrarySlice& slice, const AttentionShape& shape, s
 }  // namespace
 
 std::string library_unsuited(const AttentionShape& shape, DType type, std::int64_t queries, std::int64_t keys,
-                             std::int64_t documents) {
+                             std::int64_t segments) {
   if (type != DType::bf16) return "cuDNN's attention is bf16";
   if (shape.dropout > 0) return "cuDNN's dropout draws other random numbers";
-  if (documents == 0) return {};
-  // Any document may be as long as a sample, and there may be as many as document_starts has room for.
-  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
+  if (segments == 0) return {};
+  // Any segment may be as long as a sample, and there may be as many as their starts have room for.
+  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, segments);
   if (const std::uint64_t bytes = bytes_of(slice, shape, queries, keys); bytes > slice_bytes)
-    return fmt::format("the gradient of a document of {} tokens would take {:.1f} GiB, more than {}", queries,
-                       static_cast<double>(bytes) / 0x1p30, slice_bytes >> 30);
-  if (documents > most_document_slices * slice.samples)
-    return fmt::format("the gradient of up to {} documents would be computed {} at a time", documents,
+    return fmt::format(
+        "the gradient of a segment of {} queries and {} keys would take {:.1f} GiB, more than {}", queries,
+        keys, static_cast<double>(bytes) / 0x1p30, slice_bytes >> 30);
+  if (segments > most_segment_slices * slice.samples)
+    return fmt::format("the gradient of up to {} segments would be computed {} at a time", segments,
                        slice.samples);
   return {};
 }
 
 LibrarySlice library_gradient_slice(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
-                                    std::int64_t documents) {
-  const std::int64_t samples = documents > 0 ? documents : shape.batch;
+                                    std::int64_t segments) {
+  const std::int64_t samples = segments > 0 ? segments : shape.batch;
   const int group = shape.heads / shape.kv_heads;
   const auto most_heads = static_cast<std::int64_t>(slice_bytes / head_bytes(shape, queries, keys));
   LibrarySlice slice{std::clamp<std::int64_t>(most_heads / shape.heads, 1, samples), shape.kv_heads};
-  if (documents > 0) return slice;
+  if (segments > 0) return slice;
   while (samples % slice.samples != 0) --slice.samples;
   if (most_heads < shape.heads) {
     slice.kv_heads = static_cast<int>(std::max<std::int64_t>(most_heads / group, 1));
@@ -66,19 +67,19 @@ LibrarySlice library_gradient_slice(const AttentionShape& shape, std::int64_t qu
   return slice;
 }
 
-std::uint64_t library_workspace(const AttentionShape&, std::int64_t, std::int64_t, std::int64_t documents) {
-  return plan_bytes + (documents > 0 ? DocumentLayout::bytes(documents) +
-                                           static_cast<std::uint64_t>(documents) * document_bytes
-                                     : 0);
+std::uint64_t library_workspace(const AttentionShape&, std::int64_t, std::int64_t, std::int64_t segments) {
+  return plan_bytes +
+         (segments > 0 ? SegmentLayout::bytes(segments) + static_cast<std::uint64_t>(segments) * segment_bytes
+                       : 0);
 }
 
 std::uint64_t library_gradient_workspace(const AttentionShape& shape, std::int64_t queries, std::int64_t keys,
-                                         std::int64_t documents) {
-  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, documents);
+                                         std::int64_t segments) {
+  const LibrarySlice slice = library_gradient_slice(shape, queries, keys, segments);
   std::uint64_t bytes = plan_bytes + bytes_of(slice, shape, queries, keys);
-  if (documents > 0)
-    bytes += DocumentLayout::bytes(documents + slice.samples) +
-             static_cast<std::uint64_t>(documents) * document_bytes;
+  if (segments > 0)
+    bytes +=
+        SegmentLayout::bytes(segments + slice.samples) + static_cast<std::uint64_t>(segments) * segment_bytes;
   return bytes;
 }
 
