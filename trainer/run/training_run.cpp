@@ -226,19 +226,23 @@ void TrainingRun::refuse_what_cannot_go_on() const {
 Attempt TrainingRun::begin_attempt() {
   refuse_unlike_ranks(comm_, config_, data_);
   refuse_what_cannot_go_on();
-  if (!config_.run.takeover) refuse_while_another_lives(comm_, folder_);
-  const std::int64_t mine = agree(comm_, "taking the run's folder", [&]() -> std::int64_t {
-    if (!rank_0()) return 0;
+  const bool takeover = config_.run.takeover;
+  const std::int64_t newest = takeover ? 0 : refuse_while_another_lives(comm_, folder_);
+  auto mine = agree(comm_, "taking the run's folder", [&]() -> std::optional<Attempt> {
+    if (!rank_0()) return std::nullopt;
     const Pulse::Work work = comm_.pulse().writing("taking the run's folder");
     if (config_.run.fresh) folder_.require_empty();
     folder_.create();
     std::int64_t of_checkpoints = 0;
     for (const CheckpointInfo& checkpoint : list_checkpoints(folder_.checkpoints()))
       of_checkpoints = std::max(of_checkpoints, checkpoint.attempt);
-    return Attempt::begin(folder_, of_checkpoints).number();
+    return takeover ? Attempt::begin(folder_, of_checkpoints)
+                    : begin_alone(folder_, newest, of_checkpoints);
   });
-  const std::string number = gather_strings(comm_, std::to_string(mine), "number of the attempt")[0];
-  return agree(comm_, "finding the run's folder", [&] { return Attempt::join(folder_, std::stoll(number)); });
+  const std::string number =
+      gather_strings(comm_, std::to_string(mine ? mine->number() : 0), "number of the attempt")[0];
+  return agree(comm_, "finding the run's folder",
+               [&] { return mine ? std::move(*mine) : Attempt::join(folder_, std::stoll(number)); });
 }
 
 std::shared_ptr<spdlog::logger> TrainingRun::open_log() {
