@@ -62,7 +62,7 @@ class Attempt {
   [[nodiscard]] static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
   // The same, unless another has begun after number `newest`: of those that start at the same moment, one does.
   [[nodiscard]] static std::optional<Attempt> begin_after(const RunFolder& folder, std::int64_t newest,
-                                            std::int64_t of_checkpoints = 0);
+                                                          std::int64_t of_checkpoints = 0);
   // Throws UserError when this rank's run folder is another: one on its own host, say.
   static Attempt join(const RunFolder& folder, std::int64_t number);
 

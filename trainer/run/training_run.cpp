@@ -236,8 +236,7 @@ Attempt TrainingRun::begin_attempt() {
     std::int64_t of_checkpoints = 0;
     for (const CheckpointInfo& checkpoint : list_checkpoints(folder_.checkpoints()))
       of_checkpoints = std::max(of_checkpoints, checkpoint.attempt);
-    return takeover ? Attempt::begin(folder_, of_checkpoints)
-                    : begin_alone(folder_, newest, of_checkpoints);
+    return takeover ? Attempt::begin(folder_, of_checkpoints) : begin_alone(folder_, newest, of_checkpoints);
   });
   const std::string number =
       gather_strings(comm_, std::to_string(mine ? mine->number() : 0), "number of the attempt")[0];
