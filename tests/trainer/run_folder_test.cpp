@@ -339,9 +339,10 @@ TEST_F(RunFolderTest, an_attempt_that_died_before_it_wrote_its_name_is_counted) 
 
 TEST(BuildInfo, the_description_of_a_run_names_hosts_and_libraries) {
   const std::string text = describe_run(3, {"a", "a", "b"}, "AMD EPYC", fingerprint("cpu"));
-  for (const char* part : {"\"muster\": \"", "\"attempt\": 3", "\"ranks\": 3", "\"onednn\": \"",
-                           "\"hdf5\": \"", "\"mpi\": \"", "\"device\": \"AMD EPYC", "\"cpu\": \"",
-                           "\"instruction_set\": \"", "\"compiler\": \"gcc ", "\"fingerprint\": \"binary "}) {
+  for (const char* part :
+       {"\"muster\": \"", "\"attempt\": 3", "\"ranks\": 3", "\"onednn\": \"", "\"zlib\": \"", "\"zstd\": \"",
+        "\"hdf5\": \"", "\"mpi\": \"", "\"device\": \"AMD EPYC", "\"cpu\": \"", "\"instruction_set\": \"",
+        "\"compiler\": \"gcc ", "\"fingerprint\": \"binary "}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
   }
   EXPECT_NE(fingerprint("cpu"), fingerprint("cuda"));
