@@ -534,7 +534,7 @@ void TrainingRun::save() {
   request.attempt = attempt_.number();
   request.state = to_json(
       {progress_, to_toml(told_), data_.info().tokenizer, fingerprint_, data_.identities(config_)}, config_);
-  request.still_current = [&] { return attempt_.still_current(); };
+  request.check_current = [&] { attempt_.check_current(); };
   request.warn = warn();
   request.make_room = [&] { remove_old_checkpoints(); };
   const Clock::time_point start = Clock::now();
