@@ -45,7 +45,7 @@ int open_file(std::string_view verb, const std::string& path, int flags) {
   return descriptor;
 }
 
-// What a writer of this host that was killed left beside `path`.
+// What a writer of this host and this space of process numbers left beside `path` when it was killed.
 void remove_abandoned(const std::string& path, const std::string& prefix) {
   namespace fs = std::filesystem;
   const std::string name = fs::path(prefix).filename().string();
@@ -141,6 +141,29 @@ void File::sync() {
   if (fsync(descriptor_) != 0) fail("write", path_, errno);
 }
 
+namespace {
+
+// Of the file as it is open and not of the process, or closing it a second time would give the lock away.
+struct flock whole_file() {
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  return whole;
+}
+
+}  // namespace
+
+bool File::lock() {
+  struct flock wanted = whole_file();
+  return fcntl(descriptor_, F_OFD_SETLK, &wanted) == 0;
+}
+
+std::optional<bool> File::is_locked() const {
+  struct flock told = whole_file();
+  if (fcntl(descriptor_, F_OFD_GETLK, &told) != 0) return std::nullopt;
+  return told.l_type != F_UNLCK;
+}
+
 std::string read_text(const std::string& path) {
   const File file = File::open_to_read(path);
   std::string text(file.size(), '\0');
@@ -152,7 +175,7 @@ void sync_path(const std::string& path) { File::open_to_read(path).sync(); }
 
 void write_text_atomically(const std::string& path, std::string_view text) {
   // A name of its own: another process may be writing the same file.
-  const std::string prefix = fmt::format("{}.partial-{}-", path, host_name());
+  const std::string prefix = fmt::format("{}.partial-{}-{}-", path, host_name(), pid_namespace());
   const std::string partial = prefix + std::to_string(getpid());
   remove_abandoned(path, prefix);
   try {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,6 +41,12 @@ class File {
   void write_at(std::span<const std::byte> bytes, std::uint64_t offset);
   void sync();
 
+  // Locks the whole file until it is closed here: the system does that when the process ends, however it ends. False where
+  // another holds it, or where the file system has no locks.
+  bool lock();
+  // Whether another holds a lock of it, in whichever container of this host; nothing where the file system does not tell.
+  std::optional<bool> is_locked() const;
+
  private:
   File(int descriptor, std::string path) : descriptor_(descriptor), path_(std::move(path)) {}
   int descriptor_ = -1;
@@ -48,7 +55,7 @@ class File {
 
 std::string read_text(const std::string& path);
 // Writes to a file beside it, fsyncs, renames to `path`, fsyncs the folder. A failure leaves no file behind; what a kill
-// left, the next write to `path` on this host removes.
+// left, the next write to `path` on this host, or in this container, removes.
 void write_text_atomically(const std::string& path, std::string_view text);
 // fsync of a file or folder by name.
 void sync_path(const std::string& path);

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <unistd.h>
 
+#include "core/text.hpp"
+
 namespace muster {
 namespace {
 
@@ -110,6 +112,22 @@ CpuQuota quota_of_version_2(const fs::path& group) {
   return file >> quota >> period ? quota_in(group, quota, period) : CpuQuota{};
 }
 
+// Source: proc(5). The second field, in parentheses, is a name that may hold anything.
+std::optional<std::uint64_t> start_in(const std::string& stat) {
+  std::ifstream file(stat);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return std::nullopt;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string state, skipped;
+  fields >> state;
+  constexpr int fields_between = 18;  // of the third, state, and the twenty-second, starttime
+  for (int i = 0; i < fields_between; ++i) fields >> skipped;
+  std::uint64_t start = 0;
+  if (!(fields >> start) || state == "Z" || state == "X") return std::nullopt;
+  return start;
+}
+
 }  // namespace
 
 std::string host_name() {
@@ -127,22 +145,22 @@ std::string boot_id() {
   return boot;
 }
 
-// Source: proc(5). The second field, in parentheses, is a name that may hold anything.
-std::optional<std::uint64_t> start_of_process(std::int64_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  const std::size_t name_end = text.rfind(')');
-  if (name_end == std::string::npos) return std::nullopt;
-  std::istringstream fields(text.substr(name_end + 1));
-  std::string state, skipped;
-  fields >> state;
-  constexpr int fields_between = 18;  // of the third, state, and the twenty-second, starttime
-  for (int i = 0; i < fields_between; ++i) fields >> skipped;
-  std::uint64_t start = 0;
-  if (!(fields >> start) || state == "Z" || state == "X") return std::nullopt;
-  return start;
+// A link to "pid:[4026531836]".
+std::uint64_t pid_namespace() {
+  std::error_code none;
+  const std::string link = fs::read_symlink("/proc/self/ns/pid", none).string();
+  const std::size_t begin = link.find('[') + 1, end = link.find(']');
+  return end == std::string::npos
+             ? 0
+             : parse_number<std::uint64_t>(std::string_view(link).substr(begin, end - begin)).value_or(0);
 }
 
+std::optional<std::uint64_t> start_of_process(std::int64_t pid) {
+  return start_in(fmt::format("/proc/{}/stat", pid));
+}
+
+// Not by its number: /proc may be that of another space.
+std::optional<std::uint64_t> start_of_this_process() { return start_in("/proc/self/stat"); }
 std::uint64_t available_host_bytes() {
   const auto free = field("/proc/meminfo", "MemAvailable:");
   return std::min(free ? *free * 1024 : unlimited,

@@ -18,10 +18,14 @@ std::string host_identity();
 // The id that this host's system drew when it started; empty where it tells none.
 std::string boot_id();
 
-// When the process of this host started, in ticks since the host did; none where there is no such process, or one that
-// has ended and only waits for its parent to notice. With boot_id() and its number it names a process for ever: numbers
-// come again, in a container that is restarted even the same ones.
+// Of the space in which processes have their numbers, which is each container's own; 0 where the system tells none.
+std::uint64_t pid_namespace();
+
+// When the process of this space started, in ticks since the host did; none where there is no such process, or one that
+// has ended and only waits for its parent to notice. With boot_id(), pid_namespace() and its number it names a process for
+// ever: numbers come again, in a container that is restarted even the same ones.
 std::optional<std::uint64_t> start_of_process(std::int64_t pid);
+std::optional<std::uint64_t> start_of_this_process();
 
 // The lesser of the memory that the system calls available and what the control groups (container, batch job)
 // leave.

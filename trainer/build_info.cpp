@@ -19,6 +19,8 @@
 #include <sstream>
 #include <toml++/toml.h>
 #include <xxhash.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include "core/error.hpp"
 #include "core/hash.hpp"
@@ -106,6 +108,8 @@ std::vector<std::pair<std::string, std::string>> library_versions() {
       {"onednn", dnnl_version_text()},
       {"glibc", gnu_get_libc_version()},
       {"xxhash", fmt::format("{}.{}.{}", hash / 10000, hash / 100 % 100, hash % 100)},
+      {"zlib", zlibVersion()},
+      {"zstd", ZSTD_versionString()},
       {"fmt", triple(FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
       {"spdlog", triple(SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH)},
       {"toml++", triple(TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH)},

@@ -70,34 +70,40 @@ std::string Attempt::file(std::int64_t number) const {
   return fmt::format("{}/{:06}", folder_.attempts(), number);
 }
 
-Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
-  const std::int64_t newest = newest_number(folder.attempts());
+std::optional<Attempt> Attempt::begin_after(const RunFolder& folder, std::int64_t newest,
+                                            std::int64_t of_checkpoints) {
   // One that lives looks for the number after its own.
   if (of_checkpoints > newest) File::create(Attempt(folder, newest + 1).file(newest + 1));
-  for (std::int64_t number = std::max(of_checkpoints, newest) + 1;; ++number) {
-    const Attempt attempt(folder, number);
-    const std::string path = attempt.file(number);
-    const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor < 0 && errno == EEXIST) continue;  // another one started at the same moment
-    if (descriptor < 0)
-      throw UserError("cannot create {}: {}; check the permissions and the space of run.dir", path,
-                      std::strerror(errno));
-    const std::string text = nlohmann::ordered_json{{"attempt", number},
-                                                    {"host", host_name()},
-                                                    {"pid", getpid()},
-                                                    {"started", start_of_process(getpid()).value_or(0)},
-                                                    {"boot", boot_id()}}
-                                 .dump() +
-                             "\n";
-    const bool written = ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-    const int problem = errno;
-    close(descriptor);
-    if (!written)
-      throw UserError("cannot write {}: {}; free space on that disk or choose another run.dir", path,
-                      std::strerror(problem));
-    sync_path(folder.attempts());
-    return attempt;
+  Attempt attempt(folder, std::max(of_checkpoints, newest) + 1);
+  const std::string path = attempt.file(attempt.number_);
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor < 0 && errno == EEXIST) return std::nullopt;
+  if (descriptor < 0)
+    throw UserError("cannot create {}: {}; check the permissions and the space of run.dir", path,
+                    std::strerror(errno));
+  attempt.lock_ = File::adopt(descriptor, path);
+  try {
+    attempt.lock_.lock();  // before it tells who it is: whoever reads that finds the lock
+    attempt.lock_.write(nlohmann::ordered_json{{"attempt", attempt.number_},
+                                               {"host", host_name()},
+                                               {"pid", getpid()},
+                                               {"pid_namespace", pid_namespace()},
+                                               {"started", start_of_this_process().value_or(0)},
+                                               {"boot", boot_id()}}
+                            .dump() +
+                        "\n");
+  } catch (const UserError&) {
+    unlink(path.c_str());
+    throw;
   }
+  sync_path(folder.attempts());
+  return attempt;
+}
+
+Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
+  for (;;)
+    if (auto attempt = begin_after(folder, newest_number(folder.attempts()), of_checkpoints))
+      return std::move(*attempt);
 }
 
 std::optional<Attempt::Holder> Attempt::newest(const RunFolder& folder) {
@@ -131,11 +137,18 @@ std::optional<Attempt::Holder> Attempt::holder(std::int64_t number) const {
   Holder holder{.number = number, .host = "unknown"};
   // Whoever made the file may not have written it yet, or died before.
   const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
-  if (json.is_object() && json.contains("host") && json["host"].is_string()) holder.host = json["host"];
-  if (json.is_object() && json.contains("pid") && json["pid"].is_number_integer()) holder.pid = json["pid"];
-  const bool of_this_host = json.is_object() && json.contains("boot") && json["boot"] == boot_id();
-  holder.alive = of_this_host && holder.pid != getpid() && json.contains("started") &&
-                 json["started"] == start_of_process(holder.pid).value_or(0);
+  holder.told = json.is_object();
+  if (!holder.told) return holder;
+  if (json.contains("host") && json["host"].is_string()) holder.host = json["host"];
+  if (json.contains("pid") && json["pid"].is_number_integer()) holder.pid = json["pid"];
+  holder.here = !json.contains("pid_namespace") || json["pid_namespace"] == pid_namespace();
+  if (!json.contains("boot") || json["boot"] != boot_id()) return holder;
+  const auto is = [&](std::optional<std::uint64_t> start) {
+    return holder.here && start && json.contains("started") && json["started"] == *start;
+  };
+  const bool is_this_process = holder.pid == getpid() && is(start_of_this_process());
+  holder.alive = !is_this_process &&
+                 (is(start_of_process(holder.pid)) || File::open_to_read(path).is_locked().value_or(false));
   return holder;
 }
 

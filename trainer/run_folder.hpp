@@ -8,14 +8,17 @@
 // same. The newest file in attempts/ is the run's lock: an older attempt whose ranks still live finds itself
 // superseded before it renames or appends anything, and stops.
 //
-// Whether the process of an attempt lives is told by its number, its start and the boot of its host: these are one process
-// and no other. (A lock by flock would go with the process, too; but disks of a network have it from a server, keep it for
-// a host that is gone, or have none.)
+// Whether an attempt lives is told where the same system runs, by the id of its boot: in a container, too. Its file is
+// locked as long as its process lives, which holds for all containers of a host; where the disk has no locks, the number
+// and the start of the process, and the space of that number, are one process and no other. What other hosts say of a lock
+// is not asked for: disks of a network have it from a server, which may keep it for a host that is gone.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+
+#include "core/file.hpp"
 
 namespace muster {
 
@@ -50,13 +53,18 @@ class Attempt {
     std::int64_t number = 0;
     std::string host;
     std::int64_t pid = 0;
+    bool told = false;   // who it is; otherwise it began just now, or died when it did
     bool alive = false;  // another process, which lives on this host; of other hosts that is not known
+    bool here = true;    // its pid is one of this container's
   };
 
   // Takes the next number in an existing run folder. `of_checkpoints` is the largest attempt that its checkpoints name:
-  // where they were copied without attempts/, a lower number would make them later than any new ones. For one rank; the
-  // others join() its number.
-  static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
+  // where they were copied without attempts/, a lower number would make them later than any new ones. For one rank, which
+  // keeps the attempt while it lives; the others join() its number.
+  [[nodiscard]] static Attempt begin(const RunFolder& folder, std::int64_t of_checkpoints = 0);
+  // The same, unless another has begun after number `newest`: of those that start at the same moment, one does.
+  [[nodiscard]] static std::optional<Attempt> begin_after(const RunFolder& folder, std::int64_t newest,
+                                                          std::int64_t of_checkpoints = 0);
   // Throws UserError when this rank's run folder is another: one on its own host, say.
   static Attempt join(const RunFolder& folder, std::int64_t number);
 
@@ -78,6 +86,7 @@ class Attempt {
 
   RunFolder folder_;
   std::int64_t number_;
+  File lock_;
 };
 
 }  // namespace muster

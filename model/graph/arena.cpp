@@ -5,6 +5,8 @@
 #include <map>
 #include <numeric>
 
+#include "model/graph/first_fit.hpp"
+
 namespace muster {
 namespace {
 
@@ -26,23 +28,12 @@ std::uint64_t largest_live(std::span<const Block> blocks) {
 ArenaLayout place_in_order(std::span<const Block> blocks, const std::vector<std::size_t>& order) {
   ArenaLayout layout;
   layout.offsets.resize(blocks.size());
-  std::vector<std::size_t> placed;  // sorted by offset
+  FirstFit placed;
   for (const std::size_t index : order) {
     const Block& block = blocks[index];
-    const std::uint64_t bytes = padded(block.bytes);
-    std::uint64_t at = 0;
-    for (const std::size_t other : placed) {
-      const Block& neighbour = blocks[other];
-      if (neighbour.last < block.first || block.last < neighbour.first) continue;
-      if (layout.offsets[other] >= at + bytes) break;  // the gap before it is wide enough
-      at = std::max(at, layout.offsets[other] + padded(neighbour.bytes));
-    }
+    const std::uint64_t bytes = padded(block.bytes), at = placed.place({bytes, block.first, block.last});
     layout.offsets[index] = at;
     layout.bytes = std::max(layout.bytes, at + bytes);
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), index,
-                         [&](std::size_t a, std::size_t b) { return layout.offsets[a] < layout.offsets[b]; }),
-        index);
   }
   return layout;
 }

@@ -10,16 +10,19 @@
 namespace muster {
 namespace {
 
-TEST(AtomicWrite, removes_what_a_killed_writer_of_this_host_left_and_nothing_else) {
+TEST(AtomicWrite, removes_what_a_killed_writer_of_this_container_left_and_nothing_else) {
   const std::string folder = ::testing::TempDir() + "muster-file-" + std::to_string(getpid());
   std::filesystem::create_directories(folder);
   const pid_t dead = fork();
   if (dead == 0) _exit(0);
   waitpid(dead, nullptr, 0);
-  const std::string path = folder + "/a.json", ours = path + ".partial-" + host_name() + "-";
+  const std::string space = std::to_string(pid_namespace()), path = folder + "/a.json",
+                    ours = path + ".partial-" + host_name() + "-" + space + "-";
   const std::vector<std::string> kept = {
-      ours + std::to_string(getppid()), ours + "mine", path + ".partial-elsewhere-" + std::to_string(dead),
-      folder + "/b.json.partial-" + host_name() + "-" + std::to_string(dead)};
+      ours + std::to_string(getppid()), ours + "mine",
+      path + ".partial-elsewhere-" + space + "-" + std::to_string(dead),
+      path + ".partial-" + host_name() + "-1-" + std::to_string(dead),
+      folder + "/b.json.partial-" + host_name() + "-" + space + "-" + std::to_string(dead)};
   for (const std::string& file : kept) File::create(file);
   File::create(ours + std::to_string(dead));
   write_text_atomically(path, "text");

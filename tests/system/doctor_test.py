@@ -3,6 +3,7 @@
 import importlib.machinery
 import importlib.util
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -47,6 +48,12 @@ class Doctor(unittest.TestCase):
         (folder / name).chmod(0o755)
         return str(folder)
 
+    def module(self):
+        loader = importlib.machinery.SourceFileLoader("doctor", str(DOCTOR))
+        doctor = importlib.util.module_from_spec(importlib.util.spec_from_loader("doctor", loader))
+        loader.exec_module(doctor)
+        return doctor
+
     def examine(self, path=None, binary=None, wanted_set=None):
         environment = {**os.environ, "PATH": path or os.environ["PATH"], "MUSTER": binary or muster.BINARY}
         if wanted_set:
@@ -78,9 +85,7 @@ class Doctor(unittest.TestCase):
         self.assertEqual(json.loads((self.room / "run/run.json").read_text())["instruction_set"], used)
 
     def test_the_processors_that_control_groups_grant_are_told(self):
-        loader = importlib.machinery.SourceFileLoader("doctor", str(DOCTOR))
-        doctor = importlib.util.module_from_spec(importlib.util.spec_from_loader("doctor", loader))
-        loader.exec_module(doctor)
+        doctor = self.module()
         root, mine = self.room / "cgroup", self.room / "mine"
 
         def write(file, text):
@@ -96,6 +101,15 @@ class Doctor(unittest.TestCase):
         self.assertEqual(doctor.cpu_quota(root, mine), (3, str(root / "cpu/docker/id")))
         write("pod/cpu.max", "150000 100000\n")
         self.assertEqual(doctor.cpu_quota(root, mine), (1.5, str(root / "pod")))
+
+    def test_what_a_killed_mpirun_left_is_told_from_what_is_in_use(self):
+        user = os.getuid()
+        names = [f"vader_segment.host.{user}.1c1c0001.{rank}" for rank in range(3)]
+        for name in [*names, f"vader_segment.host.{user + 1}.1c1c0001.0", "other"]:
+            (self.room / name).write_bytes(bytes(4096))
+        with open(self.room / names[1], "rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
+            self.assertEqual(self.module().left_segments(str(self.room.path)),
+                             {str(self.room / names[0]): 4096, str(self.room / names[2]): 4096})
 
     def test_an_instruction_set_that_the_processor_lacks_is_named(self):
         done = self.examine(wanted_set="avx1024")

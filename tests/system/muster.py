@@ -78,9 +78,9 @@ def command(ranks, arguments, environment=None):
     return [*launcher, *variables, BINARY, *[str(a) for a in arguments]]
 
 
-def start(ranks, arguments, environment=None, **options):
+def start(ranks, arguments, environment=None, launcher=(), **options):
     """In a session of its own, so that all its processes can be found and ended together."""
-    return subprocess.Popen(command(ranks, arguments, environment), env=mpi_environment(), start_new_session=True,
+    return subprocess.Popen([*launcher, *command(ranks, arguments, environment)], env=mpi_environment(), start_new_session=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             errors="replace", **options)
 

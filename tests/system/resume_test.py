@@ -91,8 +91,9 @@ class Resume(unittest.TestCase):
         print(f"MUSTER_SEED={seed}", flush=True)
         cls.rng = random.Random(seed)
 
-    def start(self, run_dir, ranks, settings=None):
-        process = muster.start(ranks, ["train", self.config, f"--run.dir={run_dir}", *muster.keys(settings or {})])
+    def start(self, run_dir, ranks, settings=None, launcher=()):
+        process = muster.start(ranks, ["train", self.config, f"--run.dir={run_dir}", *muster.keys(settings or {})],
+                               launcher=launcher)
         self.addCleanup(muster.end, process)
         return process
 
@@ -213,6 +214,38 @@ class Resume(unittest.TestCase):
         self.assertIn("--run.takeover", told.complaints()[0])
         self.assertTrue(any(f"pid {pid}" in told.complaints()[0] for pid in ranks), told)
         self.assertEqual(attempts(run_dir), [1])
+        done = muster.finish(first)
+        self.assertEqual(done.code, 0, done)
+        self.assert_arrived(run_dir)
+
+    def test_of_two_starts_at_once_one_trains(self):
+        run_dir = self.room / "at_once"
+        done = [muster.finish(process) for process in [self.start(run_dir, 1), self.start(run_dir, 1)]]
+        refused = [one for one in done if one.code != 0]
+        self.assertLessEqual(len(refused), 1, "\n".join(map(str, done)))
+        for one in refused:  # it may have waited until the other was at its end
+            self.assertEqual(one.code, muster.USER_ERROR, one)
+            self.assertEqual(len(one.complaints()), 1, one)
+            self.assertIn("--run.takeover", one.complaints()[0])
+            self.assertEqual(attempts(run_dir), [1])
+        self.assert_arrived(run_dir)
+
+    def test_a_second_start_leaves_one_in_another_container_in_peace(self):
+        container = ["unshare", "--pid", "--fork"]
+        if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+            self.skipTest("spaces of process numbers are not permitted here")
+        run_dir = self.room / "containers"
+        first = self.start(run_dir, muster.ALONE, launcher=container)
+        self.wait_for_steps(first, run_dir, 0, 3)
+        ranks = muster.ranks_of(first)
+        for pid in ranks:  # so that it lives longer than the second one waits
+            os.kill(pid, signal.SIGSTOP)
+        told = muster.finish(self.start(run_dir, muster.ALONE, launcher=container))
+        for pid in ranks:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual(told.code, muster.USER_ERROR, told)
+        self.assertEqual(len(told.complaints()), 1, told)
+        self.assertIn("pid 1 of another container", told.complaints()[0])
         done = muster.finish(first)
         self.assertEqual(done.code, 0, done)
         self.assert_arrived(run_dir)

@@ -1,5 +1,6 @@
 #include "trainer/run_folder.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -8,7 +9,9 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sched.h>
 #include <set>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -99,18 +102,28 @@ TEST_F(RunFolderTest, a_newer_attempt_takes_the_run_over_from_the_older) {
   }
 }
 
+// As fork(), into a new space of process numbers; negative where that is not permitted.
+pid_t fork_into_a_container() {
+  return static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+}
+
 // A process of its own that has taken the run, until it is told to end.
 class Child {
  public:
-  explicit Child(const RunFolder& folder) {
-    pid_ = fork();
-    if (pid_ != 0) return;
-    Attempt::begin(folder);
-    for (;;) pause();
+  explicit Child(const RunFolder& folder) : pid_(fork()) {
+    if (pid_ == 0) hold(folder);
+  }
+  // The first process of a container: one in whose space it has the number 1.
+  static Child in_a_container(const RunFolder& folder) {
+    const pid_t pid = fork_into_a_container();
+    if (pid == 0) hold(folder);
+    return Child(pid);
   }
   ~Child() {
     if (pid_ > 0) end();
   }
+  Child(Child&& other) noexcept : pid_(std::exchange(other.pid_, 0)) {}
+  bool begun() const { return pid_ > 0; }
   pid_t pid() const { return pid_; }
   // Gone, but its parent has not noticed yet.
   void kill_only() const {
@@ -125,6 +138,11 @@ class Child {
   }
 
  private:
+  explicit Child(pid_t pid) : pid_(pid) {}
+  [[noreturn]] static void hold(const RunFolder& folder) {
+    const Attempt attempt = Attempt::begin(folder);
+    for (;;) pause();
+  }
   pid_t pid_ = 0;
 };
 
@@ -132,6 +150,18 @@ Attempt::Holder newest_of(const RunFolder& folder, pid_t pid) {
   std::optional<Attempt::Holder> holder;
   while (!holder || holder->pid != pid) holder = Attempt::newest(folder);
   return *holder;
+}
+
+std::string refusal_of_a_start(const RunFolder& folder, std::chrono::milliseconds patience, int ranks) {
+  std::string message = "none";
+  run_ranks(ranks, [&](Communicator& comm) {
+    try {
+      refuse_while_another_lives(comm, folder, patience);
+    } catch (const UserError& error) {
+      if (comm.rank() == 0) message = error.what();
+    }
+  });
+  return message;
 }
 
 TEST_F(RunFolderTest, an_attempt_lives_as_long_as_its_process_and_no_longer) {
@@ -157,47 +187,123 @@ TEST_F(RunFolderTest, another_process_with_the_number_of_an_attempts_is_not_the_
     auto json = nlohmann::json::parse(told);
     ASSERT_TRUE(json.contains(key));
     json[key] = nlohmann::json::parse(value);
-    File::create(file).write(json.dump());
+    write_text_atomically(file, json.dump());  // which the child has not locked
     EXPECT_FALSE(Attempt::newest(folder)->alive) << key;
     json.erase(key);  // written by a version that did not tell it
-    File::create(file).write(json.dump());
+    write_text_atomically(file, json.dump());
     EXPECT_FALSE(Attempt::newest(folder)->alive) << key;
   }
-  File::create(file).write(told);
-  EXPECT_TRUE(Attempt::newest(folder)->alive);
+  write_text_atomically(file, told);
+  EXPECT_TRUE(Attempt::newest(folder)->alive) << "without a lock, as on a disk that has none";
+}
+
+// What a process of another container, the first one there, sees of the run's newest attempt.
+bool lives_as_seen_from_a_container(const RunFolder& folder) {
+  const pid_t looker = fork_into_a_container();
+  if (looker == 0) _exit(Attempt::newest(folder)->alive ? 1 : 0);
+  int status = 0;
+  waitpid(looker, &status, 0);
+  return WEXITSTATUS(status) == 1;
+}
+
+TEST_F(RunFolderTest, an_attempt_in_another_container_of_the_host_lives_as_long_as_its_process) {
+  const RunFolder folder = made();
+  Child child = Child::in_a_container(folder);
+  if (!child.begun()) GTEST_SKIP() << "spaces of process numbers are not permitted here";
+  const Attempt::Holder holder = newest_of(folder, 1);
+  EXPECT_TRUE(holder.alive);
+  EXPECT_FALSE(holder.here);
+  EXPECT_TRUE(lives_as_seen_from_a_container(folder)) << "the same number in two containers";
+  child.kill_only();
+  EXPECT_FALSE(Attempt::newest(folder)->alive);
+  EXPECT_FALSE(lives_as_seen_from_a_container(folder));
+}
+
+TEST_F(RunFolderTest, a_start_in_another_container_is_refused_with_a_remedy_for_there) {
+  const RunFolder folder = made();
+  const Child child = Child::in_a_container(folder);
+  if (!child.begun()) GTEST_SKIP() << "spaces of process numbers are not permitted here";
+  newest_of(folder, 1);
+  const std::string refused = refusal_of_a_start(folder, std::chrono::milliseconds(1), 1);
+  EXPECT_NE(refused.find("pid 1 of another container"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("kill -USR1 1 in that container"), std::string::npos) << refused;
+}
+
+// All of them have found the folder free before the first one begins.
+TEST_F(RunFolderTest, of_starts_at_the_same_moment_one_begins_and_the_others_are_refused) {
+  constexpr int rounds = 20, starts = 4;
+  const RunFolder folder = made();
+  for (int round = 0; round < rounds; ++round) {
+    std::array<int, 2> gate{}, told{};
+    ASSERT_EQ(pipe(gate.data()) + pipe(told.data()), 0);
+    const auto tell = [&](char byte) {
+      if (::write(told[1], &byte, 1) != 1) _exit(1);
+    };
+    std::vector<pid_t> processes;
+    for (int start = 0; start < starts; ++start) {
+      processes.push_back(fork());
+      if (processes.back() != 0) continue;
+      close(gate[1]);
+      std::int64_t newest = 0;
+      run_ranks(1, [&](Communicator& comm) { newest = refuse_while_another_lives(comm, folder); });
+      tell('l');
+      char none = 0;
+      if (::read(gate[0], &none, 1) != 0) _exit(1);  // until the parent closes its end
+      try {
+        const Attempt attempt = begin_alone(folder, newest, 0);
+        tell('b');
+        for (;;) pause();
+      } catch (const UserError&) {
+        tell('r');
+        _exit(2);
+      }
+    }
+    const auto hear = [&] {
+      std::string all(starts, '?');
+      for (char& byte : all) EXPECT_EQ(::read(told[0], &byte, 1), 1);
+      return all;
+    };
+    EXPECT_EQ(hear(), "llll");
+    close(gate[1]);
+    const std::string outcomes = hear();
+    for (const pid_t process : processes) {
+      kill(process, SIGKILL);
+      waitpid(process, nullptr, 0);
+    }
+    for (const int end : {gate[0], told[0], told[1]}) close(end);
+    ASSERT_EQ(std::count(outcomes.begin(), outcomes.end(), 'b'), 1) << outcomes << " in round " << round;
+    ASSERT_EQ(Attempt::newest(folder)->number, round + 1);
+  }
+}
+
+TEST_F(RunFolderTest, a_start_waits_for_one_that_has_not_told_yet_who_it_is_and_no_longer) {
+  const RunFolder folder = made();
+  write_text_atomically(folder.attempts() + "/000003", "");
+  EXPECT_EQ(refusal_of_a_start(folder, std::chrono::milliseconds(1), 2), "none") << "it died when it began";
+  std::jthread tells([&] { write_text_atomically(folder.attempts() + "/000003", "{}"); });
+  EXPECT_EQ(refusal_of_a_start(folder, std::chrono::hours(1), 2), "none");
 }
 
 TEST_F(RunFolderTest, a_second_start_waits_for_the_first_and_is_refused_where_it_lives_on) {
   const RunFolder folder = made();
   Child child(folder);
   newest_of(folder, child.pid());
-  const auto start = [&](std::chrono::milliseconds patience, int ranks) {
-    std::string message = "none";
-    run_ranks(ranks, [&](Communicator& comm) {
-      try {
-        refuse_while_another_lives(comm, folder, patience);
-      } catch (const UserError& error) {
-        if (comm.rank() == 0) message = error.what();
-      }
-    });
-    return message;
-  };
   for (const int ranks : {1, 3}) {
-    const std::string refused = start(std::chrono::milliseconds(1), ranks);
+    const std::string refused = refusal_of_a_start(folder, std::chrono::milliseconds(1), ranks);
     for (const std::string& part : {std::string("attempt 1 "), std::to_string(child.pid()), folder.path(),
                                     std::string("--run.takeover")})
       EXPECT_NE(refused.find(part), std::string::npos) << refused;
   }
   // Longer than any test runs: it ends because the child does.
   std::jthread killer([&] { child.kill_only(); });
-  EXPECT_EQ(start(std::chrono::hours(1), 2), "none");
+  EXPECT_EQ(refusal_of_a_start(folder, std::chrono::hours(1), 2), "none");
 }
 
 TEST_F(RunFolderTest, a_folder_that_another_host_does_not_see_cannot_be_joined) {
   const RunFolder folder = made();
   EXPECT_THROW(Attempt::join(folder, 1), UserError);
   EXPECT_THROW(Attempt::join(RunFolder(root_ + "/nowhere"), 1), UserError);
-  Attempt::begin(folder);
+  const Attempt begun = Attempt::begin(folder);
   EXPECT_EQ(Attempt::join(folder, 1).number(), 1);
 }
 
@@ -233,9 +339,10 @@ TEST_F(RunFolderTest, an_attempt_that_died_before_it_wrote_its_name_is_counted) 
 
 TEST(BuildInfo, the_description_of_a_run_names_hosts_and_libraries) {
   const std::string text = describe_run(3, {"a", "a", "b"}, "AMD EPYC", fingerprint("cpu"));
-  for (const char* part : {"\"muster\": \"", "\"attempt\": 3", "\"ranks\": 3", "\"onednn\": \"",
-                           "\"hdf5\": \"", "\"mpi\": \"", "\"device\": \"AMD EPYC", "\"cpu\": \"",
-                           "\"instruction_set\": \"", "\"compiler\": \"gcc ", "\"fingerprint\": \"binary "}) {
+  for (const char* part :
+       {"\"muster\": \"", "\"attempt\": 3", "\"ranks\": 3", "\"onednn\": \"", "\"zlib\": \"", "\"zstd\": \"",
+        "\"hdf5\": \"", "\"mpi\": \"", "\"device\": \"AMD EPYC", "\"cpu\": \"", "\"instruction_set\": \"",
+        "\"compiler\": \"gcc ", "\"fingerprint\": \"binary "}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
   }
   EXPECT_NE(fingerprint("cpu"), fingerprint("cuda"));

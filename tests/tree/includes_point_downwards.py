@@ -50,7 +50,7 @@ DOORS = {
     r"<nlohmann/": r".*\.cpp",
     r"<spdlog/": r"trainer/metrics/log\.cpp|trainer/build_info\.cpp",
     r"<xxhash": r"core/hash\.cpp|trainer/build_info\.cpp",
-    r"<(zlib|zstd)\.h>": r"data/inputs/compressed\.cpp",
+    r"<(zlib|zstd)\.h>": r"data/inputs/compressed\.cpp|trainer/build_info\.cpp",
     r"<(cuda_|nvtx3/)": r"core/cuda/|model/ops/cuda/",
     r"<cublasLt\.h>": r"model/ops/cuda/(context|matmul)\.cpp",
     r"<cudnn": r"model/ops/cuda/attention_(cudnn\.cpp|graphs\.hpp)",

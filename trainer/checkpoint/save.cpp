@@ -92,10 +92,15 @@ void make_folder(const std::string& path) {
     sync_path(parent.empty() ? "." : parent);
 }
 
-void check_current(const CheckpointRequest& request) {
-  if (!request.still_current())
-    throw UserError("a newer attempt of this run has started: attempt {} stops and leaves {} to it",
-                    request.attempt, request.folder);
+// A newer attempt removes what this one has begun to write: that is told, and not what the disk says of it.
+template <class Fn>
+void while_current(const CheckpointRequest& request, Fn&& fn) {
+  try {
+    fn();
+  } catch (const UserError&) {
+    request.check_current();
+    throw;
+  }
 }
 
 // Unlike rename, never takes the place of an empty folder either.
@@ -143,7 +148,7 @@ void begin_folder(Communicator& comm, const CheckpointRequest& request, const st
   agree(comm, "preparing a checkpoint", [&] {
     if (comm.rank() != 0) return;
     const Pulse::Work work = comm.pulse().writing("preparing a checkpoint");
-    check_current(request);
+    request.check_current();
     check_unsaved(request, path);
     make_folder(request.folder);
     remove_leftovers(request.folder, request.attempt, request.warn, beat_of(comm));
@@ -194,8 +199,9 @@ void complete(Communicator& comm, const CheckpointRequest& request, const std::v
     for (const std::string& table : tables) add_table(manifest, table);
     const std::string problem = arrange_pieces(manifest);
     check(problem.empty(), problem.c_str());
-    write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest));
-    check_current(request);
+    while_current(request,
+                  [&] { write_text_atomically(partial + "/" + Manifest::file_name, to_text(manifest)); });
+    request.check_current();
     publish(request, partial, path);
   });
 }
@@ -226,7 +232,9 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
     agree(comm, "laying out a checkpoint", [&] {
       const Pulse::Work work = comm.pulse().writing("laying out a checkpoint");
       slices = in_order(mine);
-      writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
+      while_current(request, [&] {
+        writer.emplace(partial + "/" + rank_file_name(static_cast<std::size_t>(comm.rank())), slices);
+      });
     });
     const Sizes sizes = sizes_of_all(comm, *writer, slices);
     ensure_room(comm, request, sizes);
@@ -234,7 +242,7 @@ SavedCheckpoint save_checkpoint(Communicator& comm, const CheckpointRequest& req
     std::uint64_t hash = 0;
     agree(comm, "writing a checkpoint", [&] {
       const Pulse::Work work = comm.pulse().writing("writing a checkpoint", sizes.files);
-      hash = writer->write(beat_of(comm));
+      while_current(request, [&] { hash = writer->write(beat_of(comm)); });
     });
     const auto tables =
         gather_strings(comm, to_table(writer->bytes(), hash, slices), "what a checkpoint holds");

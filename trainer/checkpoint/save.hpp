@@ -17,8 +17,9 @@ struct CheckpointRequest {
   std::int64_t step = 0;     // updates done; names the checkpoint
   std::int64_t attempt = 0;  // of the run
   std::string state = "{}";  // any JSON, kept in the manifest as it is; rank 0's counts
-  // Whether this attempt is still the run's newest; asked on rank 0 before anything gets its final name.
-  std::function<bool()> still_current = [] { return true; };
+  // Throws where a newer attempt has begun; called on rank 0 before anything gets its final name, and on each rank that
+  // cannot write: a newer attempt removes what this one has begun.
+  std::function<void()> check_current = [] {};
   // Called on rank 0 when the disk has too little room, to remove what may go.
   std::function<void()> make_room = [] {};
   std::function<void(const std::string& line)> warn = [](const std::string&) {};

@@ -27,7 +27,7 @@ void Saver::save(const Position& position, bool older_may_go) {
   request.step = position.step;
   request.attempt = place_.attempt.number();
   request.state = to_json(about_, config_);
-  request.still_current = [&] { return place_.attempt.still_current(); };
+  request.check_current = [&] { place_.attempt.check_current(); };
   request.warn = [&](const std::string& line) { place_.log.warn(line); };
   request.make_room = [&] {
     if (older_may_go) remove_old_checkpoints();

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "model/ops/cpu/rounding.hpp"
 #include "model/ops/cpu/vector.hpp"
 
 MUSTER_BEGIN_ISA
@@ -24,9 +25,6 @@ using UnitOf = std::conditional_t<MUSTER_BF16_PAIRS && std::is_same_v<T, bf16>, 
 
 template <class Unit>
 inline constexpr std::int64_t unit_depth = sizeof(Unit) / (std::is_same_v<Unit, float> ? 4 : 2);
-
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
 // Rows and vectors in a row of a tile, so that its sums stay in registers.
 inline constexpr int tile_rows = MUSTER_AVX512 || MUSTER_NEON ? 8 : 4;

@@ -9,6 +9,7 @@
 #include "model/ops/cpu/elementwise.hpp"
 #include "model/ops/cpu/matmul_kernel.hpp"
 #include "model/ops/cpu/matmul_pack.hpp"
+#include "model/ops/cpu/rounding.hpp"
 #include "model/ops/cpu/vector.hpp"
 #include "model/ops/onednn_product.hpp"
 
@@ -21,9 +22,6 @@ namespace {
 // (24 KiB; 96 KiB with AVX-512, whose sums ask for less a cycle) stays in the first, or comes from the second.
 constexpr std::int64_t block_units = MUSTER_AVX512 ? 512 : 256;
 constexpr std::int64_t block_rows = MUSTER_AVX512 ? 128 : 192;
-
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
 
 // C is cut into tiles of m x n; a task computes one of them, over the whole depth.
 struct Tile {

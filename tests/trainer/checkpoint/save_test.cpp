@@ -122,7 +122,9 @@ TEST(Checkpoint, an_older_attempt_gives_nothing_its_final_name_once_a_newer_one_
       request.folder = folder.path();
       request.step = 5;
       request.attempt = 1;
-      request.still_current = [&] { return ++asked < first_refusal; };
+      request.check_current = [&] {
+        if (++asked >= first_refusal) throw UserError("a newer attempt");
+      };
       const std::string message = message_of([&] { save_checkpoint(comm, request, mine.slices); });
       const std::lock_guard lock(mutex);
       messages.insert(message);
