@@ -84,6 +84,16 @@ class Hang(muster.TrainingTest):
                 self.assertEqual(done.code, 0, done)
                 self.assertGreater(len(muster.lines(f"{run_dir}.disk")), 2)
 
+    def test_the_line_of_a_refusal_is_out_though_its_rank_is_the_last_to_end(self):
+        run_dir = self.room.new("run")
+        # Once the first has gone, mpirun ends the others, however late they are.
+        process = self.start(run_dir, {"data.path": self.room / "none"}, ranks=3, of_rank=0,
+                             disk="unlink 1 delay=5 *vader_segment*")
+        told = muster.finish(process)
+        self.assertEqual(told.code, muster.USER_ERROR, told)
+        self.assertEqual(len(told.complaints()), 1, told)
+        self.assertIn(str(self.room / "none"), told.complaints()[0])
+
     # Hanging
 
     def test_a_rank_whose_sync_never_ends_is_named(self):
