@@ -90,12 +90,7 @@ Attempt Attempt::begin(const RunFolder& folder, std::int64_t of_checkpoints) {
                                                     {"boot", boot_id()}}
                                  .dump() +
                              "\n";
-    const bool written = ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-    const int problem = errno;
-    close(descriptor);
-    if (!written)
-      throw UserError("cannot write {}: {}; free space on that disk or choose another run.dir", path,
-                      std::strerror(problem));
+    File::adopt(descriptor, path).write(text);
     sync_path(folder.attempts());
     return attempt;
   }

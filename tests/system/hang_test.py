@@ -84,6 +84,17 @@ class Hang(muster.TrainingTest):
                 self.assertEqual(done.code, 0, done)
                 self.assertGreater(len(muster.lines(f"{run_dir}.disk")), 2)
 
+    def test_reads_and_writes_that_do_half_of_what_they_are_asked_are_asked_again(self):
+        run_dir = self.room.new("run")
+        short = f"read 1+ short {self.room.path}/*; write 1+ short {self.room.path}/*"
+        for steps in (2, 4):
+            done = muster.finish(self.start(run_dir, {"train.steps": steps, "schedule.kind": "constant"}, ranks=2, disk=short))
+            self.assertEqual(done.code, 0, done)
+            muster.checkpoint_hash(run_dir, steps)  # fails unless intact
+        met = "\n".join(muster.lines(f"{run_dir}.disk"))
+        for call in ("write .*/attempts/", "write .*/metrics.jsonl", "write .*/rank-00001.h5", "read .*/train-"):
+            self.assertRegex(met, call)
+
     def test_the_line_of_a_refusal_is_out_though_its_rank_is_the_last_to_end(self):
         run_dir = self.room.new("run")
         # Once the first has gone, mpirun ends the others, however late they are.
