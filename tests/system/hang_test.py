@@ -146,6 +146,18 @@ class Hang(muster.TrainingTest):
 
     # What was lost
 
+    def test_a_kill_between_the_last_save_and_the_end_loses_no_record(self):
+        # In the removal of the older checkpoint, and when the last evaluation is written into the metrics.
+        for kill in ("unlink 1 kill */checkpoints/*", "rename 2 kill */metrics.jsonl.partial-*"):
+            with self.subTest(kill):
+                run_dir = self.room.new("run")
+                settings = {"schedule.kind": "constant"}
+                self.assertEqual(muster.finish(self.start(run_dir, settings, disk=kill)).code, -signal.SIGKILL)
+                self.assertEqual(muster.complete_steps(run_dir)[-1], 4)
+                done = muster.finish(self.start(run_dir, {**settings, "train.steps": 6}))
+                self.assertEqual(done.code, 0, done)
+                self.assertEqual([record["step"] for record in muster.metrics(run_dir)], [1, 2, 3, 4, 5, 6], done)
+
     def test_a_disk_with_room_for_one_more_than_is_kept_survives_a_kill_inside_a_save(self):
         if os.geteuid() != 0:
             self.skipTest("only root can mount a small disk")

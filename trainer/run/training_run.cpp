@@ -81,6 +81,8 @@ class TrainingRun {
   void settle();
   void write_step_trace();
   void record(const StepResult& result, double step_seconds, double total_seconds);
+  void record_evaluation();
+  void tell_evaluation() const;
   void refuse_to_waste();
   void save();
   void remove_old_checkpoints();
@@ -125,6 +127,7 @@ class TrainingRun {
   std::optional<TrainingStep> step_;
   std::optional<Evaluation> evaluation_;
   std::optional<MetricsFile> metrics_;
+  StepRecord recorded_;  // there last
   TimeLeft time_left_;
   std::int64_t skipped_ = 0, merged_documents_ = 0;
   std::int64_t empty_ = 0, empty_in_a_row_ = 0;  // of the skipped: without any target
@@ -398,8 +401,7 @@ RunResult TrainingRun::run() {
     const auto ends = [&] { return last || (result.interrupted && step_->pending() == 0); };
     const bool pauses = evaluates || ends() || saves_after(progress_.step);
     if (pauses) settle();
-    if (last) save();
-    if (evaluates && !evaluate()) result.interrupted = !last;
+    if (evaluates && !last && !evaluate()) result.interrupted = true;
     record(step, step_seconds, seconds_since(std::exchange(recorded, Clock::now())));
     refuse_to_waste();
     if (ends() || saves_after(progress_.step)) {
@@ -409,6 +411,8 @@ RunResult TrainingRun::run() {
         result.interrupted =
             result.interrupted || any_rank(wants_to_stop(progress_.step), "signals of a save");
     }
+    // With its records saved, a run at its end may be ended: an evaluation can take long.
+    if (evaluates && last && evaluate()) record_evaluation();
     if (pauses) sent_before_ = host_.ranks.device.bytes_sent();
   }
   if (comm_.size() > 1 && steps_taken_ > 0)
@@ -472,8 +476,8 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
   merged_documents_ += result.merged_documents;
   if (!rank_0()) return;
   const Pulse::Work work = comm_.pulse().writing("writing the metrics");
+  StepRecord& record = recorded_;
   const auto tokens = static_cast<double>(config_.train.batch * config_.train.sequence);
-  StepRecord record;
   record.step = progress_.step;
   record.attempt = attempt_.number();
   record.loss = result.loss;
@@ -495,11 +499,23 @@ void TrainingRun::record(const StepResult& result, double step_seconds, double t
                record.step);
   log_->info("{}", progress_line(record, config_.train.steps,
                                  time_left_.after_step(record.step, config_.train.steps, total_seconds)));
-  if (record.eval_loss) {
-    const auto bits = evaluated_.bits_per_byte(data_.info());
-    log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
-               bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
-  }
+  if (record.eval_loss) tell_evaluation();
+}
+
+// After that of the step.
+void TrainingRun::record_evaluation() {
+  if (!rank_0()) return;
+  const Pulse::Work work = comm_.pulse().writing("writing the metrics");
+  recorded_.eval_loss = std::exchange(fresh_eval_loss_, std::nullopt);
+  attempt_.check_current();
+  metrics_->amend(recorded_);
+  tell_evaluation();
+}
+
+void TrainingRun::tell_evaluation() const {
+  const auto bits = evaluated_.bits_per_byte(data_.info());
+  log_->info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluated_.loss, evaluated_.perplexity(),
+             bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
 }
 
 // Skipped steps change no parameter: where every batch ends so, it will for ever.
