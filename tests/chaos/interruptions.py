@@ -39,6 +39,7 @@ class KillAtACall(OfAPhase):
         expect(told.code in KILLED, "a killed rank ends all with 137;", told)
         scene.check_ended()
         scene.check_mpi_clean()
+        scene.check_next_start_cleans()
         scene.go_on(rng)
         return RECOVERED
 

@@ -256,6 +256,14 @@ class Scene:
                  "checkpoints/step-????????/rank-0000[0-9].h5"]
         return [name for name in files_of(self.run) if not any(fnmatch.fnmatch(name, u) for u in usual)]
 
+    def check_next_start_cleans(self):
+        """Also one that has nothing else to do: what saves removes leftovers, too."""
+        if not self.saved() or not self.leftovers():
+            return
+        told = self.finish(self.start(1, self.saved()))
+        expect(told.code == 0, "a start with nothing to do fails;", told)
+        expect(not self.leftovers(), "the next start leaves:", *self.leftovers())
+
     def check_clean(self, last):
         self.check_ended()
         self.check_mpi_clean()
