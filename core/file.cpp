@@ -45,6 +45,11 @@ int open_file(std::string_view verb, const std::string& path, int flags) {
   return descriptor;
 }
 
+// What has ended is there until its parent notices, which the first process of a container may never do.
+bool is_gone(pid_t process) {
+  return kill(process, 0) == 0 ? !start_of_process(process).has_value() : errno == ESRCH;
+}
+
 // What a writer of this host and this space of process numbers left beside `path` when it was killed.
 void remove_abandoned(const std::string& path, const std::string& prefix) {
   namespace fs = std::filesystem;
@@ -58,9 +63,7 @@ void remove_abandoned(const std::string& path, const std::string& prefix) {
     pid_t writer = 0;
     const char* const last = found.data() + found.size();
     const auto [rest, error] = std::from_chars(found.data() + name.size(), last, writer);
-    const bool gone =
-        error == std::errc() && rest == last && writer > 0 && kill(writer, 0) != 0 && errno == ESRCH;
-    if (gone) unlink(at->path().c_str());
+    if (error == std::errc() && rest == last && writer > 0 && is_gone(writer)) unlink(at->path().c_str());
   }
 }
 

@@ -11,6 +11,7 @@
 namespace muster {
 
 int report_failure(const std::exception& error) {
+  if (const auto* const told = dynamic_cast<const Told*>(&error)) return told->code();
   if (is_printed_here(error)) {
     constexpr std::size_t longest_line = 4000;
     std::string line = error.what();

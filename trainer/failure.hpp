@@ -9,7 +9,17 @@
 
 namespace muster {
 
-// Prints the line on the standard error, unless another rank prints it, and returns the exit code.
+// A failure whose line is out: only its exit code is left to hand on.
+class Told : public std::exception {
+ public:
+  explicit Told(int code) : code_(code) {}
+  int code() const { return code_; }
+
+ private:
+  int code_;
+};
+
+// Prints the line on the standard error, unless another rank prints it or it is Told, and returns the exit code.
 int report_failure(const std::exception& error);
 
 // Ends the job, with the line, when `error` is one that other ranks do not know: they wait for this one.

@@ -5,13 +5,15 @@
 //
 // A rule is KIND N ACTION PATTERN. KIND is open, read, write, fsync, rename or unlink. N: of the calls of this kind on
 // paths that match, the N-th; "N+": all from the N-th on. ACTION: delay=SECONDS, hang (for ever), fail=ERRNO (ENOSPC, EIO,
-// EDQUOT, ENOENT or a number), stop (the process stops itself, SIGSTOP) or kill (SIGKILL). PATTERN is one of fnmatch(3),
-// against the path as the program gave it, or the absolute one of an open file.
+// EDQUOT, ENOENT or a number), short (a read or write of half of the bytes), stop (the process stops itself, SIGSTOP) or
+// kill (SIGKILL). PATTERN is one of fnmatch(3), against the path as the program gave it, or the absolute one of an open
+// file.
 //
 //   SLOW_DISK_RANK=1      only in the rank that Open MPI started as this one
 //   SLOW_DISK_LOG=FILE    a line for each call that a rule met, before its action: "PID fsync PATH"
 //
 // What the C library calls by itself, as for a FILE*, does not come by here.
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -25,6 +27,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <sys/syscall.h>
@@ -33,7 +36,9 @@
 
 namespace {
 
-enum class Action { delay, hang, fail, stop, kill };
+enum class Action { delay, hang, fail, shorten, stop, kill };
+// What rules make of a call.
+enum class Fate { usual, shortened, failed };
 
 struct Rule {
   std::string kind, pattern;
@@ -75,6 +80,8 @@ std::deque<Rule> read_rules() {
     const std::string value = action.substr(std::min(action.size(), action.find('=') + 1));
     if (action == "hang")
       rule.action = Action::hang;
+    else if (action == "short")
+      rule.action = Action::shorten;
     else if (action == "stop")
       rule.action = Action::stop;
     else if (action == "kill")
@@ -107,9 +114,9 @@ void log(const char* kind, const std::string& path) {
   syscall(SYS_close, descriptor);
 }
 
-// True when the call is to fail, with errno.
-bool meets(const char* kind, const std::string& path) {
-  bool fails = false;
+// Of a call that is to fail, with errno.
+Fate fate_of(const char* kind, const std::string& path) {
+  Fate fate = Fate::usual;
   for (Rule& rule : rules()) {
     if (rule.kind != kind || fnmatch(rule.pattern.c_str(), path.c_str(), 0) != 0) continue;
     const long met = ++rule.met;
@@ -127,13 +134,29 @@ bool meets(const char* kind, const std::string& path) {
       case Action::kill:
         std::raise(SIGKILL);
         break;
+      case Action::shorten:
+        fate = std::max(fate, Fate::shortened);
+        break;
       case Action::fail:
         errno = rule.error;
-        fails = true;
+        fate = Fate::failed;
         break;
     }
   }
-  return fails;
+  return fate;
+}
+
+// How many of so many bytes to read or write; none where the call is to fail.
+std::optional<std::size_t> share_of(std::size_t bytes, const char* kind, const std::string& path) {
+  switch (fate_of(kind, path)) {
+    case Fate::failed:
+      return std::nullopt;
+    case Fate::shortened:
+      return bytes - bytes / 2;
+    case Fate::usual:
+      break;
+  }
+  return bytes;
 }
 
 std::string path_of(int descriptor) {
@@ -157,8 +180,8 @@ Function* next(const char* name) {
 }  // namespace
 
 // Each calls the next of its name, unless a rule lets it fail.
-#define BEFORE(kind, path, failed) \
-  if (meets(kind, path)) return failed
+#define BEFORE(kind, path, answer) \
+  if (fate_of(kind, path) == Fate::failed) return answer
 
 extern "C" {
 
@@ -181,34 +204,40 @@ int open64(const char* path, int flags, ...) {
   return real(path, flags, mode);
 }
 ssize_t read(int descriptor, void* to, size_t size) {
-  BEFORE("read", path_of(descriptor), -1);
+  const auto share = share_of(size, "read", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, void*, size_t)>("read");
-  return real(descriptor, to, size);
+  return real(descriptor, to, *share);
 }
 ssize_t pread(int descriptor, void* to, size_t size, off_t at) {
-  BEFORE("read", path_of(descriptor), -1);
+  const auto share = share_of(size, "read", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, void*, size_t, off_t)>("pread");
-  return real(descriptor, to, size, at);
+  return real(descriptor, to, *share, at);
 }
 ssize_t pread64(int descriptor, void* to, size_t size, off64_t at) {
-  BEFORE("read", path_of(descriptor), -1);
+  const auto share = share_of(size, "read", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, void*, size_t, off64_t)>("pread64");
-  return real(descriptor, to, size, at);
+  return real(descriptor, to, *share, at);
 }
 ssize_t write(int descriptor, const void* from, size_t size) {
-  BEFORE("write", path_of(descriptor), -1);
+  const auto share = share_of(size, "write", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, const void*, size_t)>("write");
-  return real(descriptor, from, size);
+  return real(descriptor, from, *share);
 }
 ssize_t pwrite(int descriptor, const void* from, size_t size, off_t at) {
-  BEFORE("write", path_of(descriptor), -1);
+  const auto share = share_of(size, "write", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
-  return real(descriptor, from, size, at);
+  return real(descriptor, from, *share, at);
 }
 ssize_t pwrite64(int descriptor, const void* from, size_t size, off64_t at) {
-  BEFORE("write", path_of(descriptor), -1);
+  const auto share = share_of(size, "write", path_of(descriptor));
+  if (!share) return -1;
   static auto* const real = next<ssize_t(int, const void*, size_t, off64_t)>("pwrite64");
-  return real(descriptor, from, size, at);
+  return real(descriptor, from, *share, at);
 }
 int fsync(int descriptor) {
   BEFORE("fsync", path_of(descriptor), -1);

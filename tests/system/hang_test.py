@@ -84,6 +84,27 @@ class Hang(muster.TrainingTest):
                 self.assertEqual(done.code, 0, done)
                 self.assertGreater(len(muster.lines(f"{run_dir}.disk")), 2)
 
+    def test_reads_and_writes_that_do_half_of_what_they_are_asked_are_asked_again(self):
+        run_dir = self.room.new("run")
+        short = f"read 1+ short {self.room.path}/*; write 1+ short {self.room.path}/*"
+        for steps in (2, 4):
+            done = muster.finish(self.start(run_dir, {"train.steps": steps, "schedule.kind": "constant"}, ranks=2, disk=short))
+            self.assertEqual(done.code, 0, done)
+            muster.checkpoint_hash(run_dir, steps)  # fails unless intact
+        met = "\n".join(muster.lines(f"{run_dir}.disk"))
+        for call in ("write .*/attempts/", "write .*/metrics.jsonl", "write .*/rank-00001.h5", "read .*/train-"):
+            self.assertRegex(met, call)
+
+    def test_the_line_of_a_refusal_is_out_though_its_rank_is_the_last_to_end(self):
+        run_dir = self.room.new("run")
+        # Once the first has gone, mpirun ends the others, however late they are.
+        process = self.start(run_dir, {"data.path": self.room / "none"}, ranks=3, of_rank=0,
+                             disk="unlink 1 delay=5 *vader_segment*")
+        told = muster.finish(process)
+        self.assertEqual(told.code, muster.USER_ERROR, told)
+        self.assertEqual(len(told.complaints()), 1, told)
+        self.assertIn(str(self.room / "none"), told.complaints()[0])
+
     # Hanging
 
     def test_a_rank_whose_sync_never_ends_is_named(self):
@@ -124,6 +145,18 @@ class Hang(muster.TrainingTest):
                 muster.wait_until(lambda process=process: not muster.ranks_of(process), 60, "the ranks to end")
 
     # What was lost
+
+    def test_a_kill_between_the_last_save_and_the_end_loses_no_record(self):
+        # In the removal of the older checkpoint, and when the last evaluation is written into the metrics.
+        for kill in ("unlink 1 kill */checkpoints/*", "rename 2 kill */metrics.jsonl.partial-*"):
+            with self.subTest(kill):
+                run_dir = self.room.new("run")
+                settings = {"schedule.kind": "constant"}
+                self.assertEqual(muster.finish(self.start(run_dir, settings, disk=kill)).code, -signal.SIGKILL)
+                self.assertEqual(muster.complete_steps(run_dir)[-1], 4)
+                done = muster.finish(self.start(run_dir, {**settings, "train.steps": 6}))
+                self.assertEqual(done.code, 0, done)
+                self.assertEqual([record["step"] for record in muster.metrics(run_dir)], [1, 2, 3, 4, 5, 6], done)
 
     def test_a_disk_with_room_for_one_more_than_is_kept_survives_a_kill_inside_a_save(self):
         if os.geteuid() != 0:

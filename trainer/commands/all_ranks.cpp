@@ -6,6 +6,7 @@
 #include "comm/mpi/environment.hpp"
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
+#include "trainer/cli/output.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/failure.hpp"
 #include "trainer/launcher.hpp"
@@ -13,7 +14,7 @@
 namespace muster {
 
 int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body, double watchdog) {
-  std::exception_ptr agreed;
+  std::exception_ptr failure;
   int code = 0;
   const Launcher launcher;
   {
@@ -26,7 +27,10 @@ int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body, 
         work();
       } catch (const std::exception& error) {
         end_job_if_alone(*comm, error);
-        if (!agreed) agreed = std::current_exception();
+        if (failure) return;
+        failure = std::current_exception();
+        // Before the end of MPI: once a rank has gone, launchers end the others.
+        if (!lost_output()) failure = std::make_exception_ptr(Told(report_failure(error)));
       }
     };
     part([&] {
@@ -36,7 +40,7 @@ int on_all_ranks(const std::function<int(Communicator&, MemoryAccount&)>& body, 
     mpi.tell_last_words_to(comm->pulse().log());
     part([&] { watching.leave(); });
   }
-  if (agreed) std::rethrow_exception(agreed);
+  if (failure) std::rethrow_exception(failure);
   return code;
 }
 

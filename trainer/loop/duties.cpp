@@ -30,12 +30,12 @@ std::optional<Duty> next_duty(const Rhythm& rhythm, const StepEnd& end) {
 
   if (!end.has(Duty::settle) && (traces || evaluates || saves)) return Duty::settle;
   if (!end.has(Duty::trace) && traces) return Duty::trace;
-  if (!end.has(Duty::save) && last) return Duty::save;
-  if (!end.has(Duty::evaluate) && evaluates) return Duty::evaluate;
+  if (!end.has(Duty::evaluate) && evaluates && !last) return Duty::evaluate;
   if (!end.has(Duty::record)) return Duty::record;
   if (!end.has(Duty::save) && saves) return Duty::save;
   // Who was asked while the others saved need not take another step.
   if (!end.has(Duty::ask) && saves && !ends && !end.asked) return Duty::ask;
+  if (!end.has(Duty::evaluate) && evaluates) return Duty::evaluate;
   return std::nullopt;
 }
 

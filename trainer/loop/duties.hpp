@@ -49,7 +49,7 @@ struct StepEnd {
 // What is to be done next; nothing: the next step, or the end.
 //
 // A checkpoint is saved behind the record of its step, which a run that goes on from it never writes again. The last one is
-// saved before its evaluation, too long a time to lose a whole run in. Whoever asks to stop waits for a save, and not for
+// recorded and saved before its evaluation, too long a time to lose a whole run in; what that tells is added to the record. Whoever asks to stop waits for a save, and not for
 // all of the held-out text.
 std::optional<Duty> next_duty(const Rhythm& rhythm, const StepEnd& end);
 

@@ -42,18 +42,29 @@ StepRecord StepReport::record_of(const StepTold& told) const {
 
 void StepReport::tell(const StepTold& told) {
   const Pulse::Work work = pulse_.writing("writing the metrics");
-  const StepRecord record = record_of(told);
+  record_ = record_of(told);
   attempt_.check_current();
-  metrics_.append(record);
-  if (record.targets == 0)
+  metrics_.append(record_);
+  if (record_.targets == 0)
     log_.warn("step {} is skipped: its batch holds no target, each document in it is a single token",
-              record.step);
+              record_.step);
   const std::int64_t steps = config_.train.steps;
-  log_.info(step_line(record, steps, time_left_.after_step(record.step, steps, told.seconds_in_all)));
-  if (!told.evaluation) return;
-  const auto bits = told.evaluation->bits_per_byte(data_, config_.model);
-  log_.info("held out: loss {:.4f}, perplexity {:.2f}{}", told.evaluation->loss,
-            told.evaluation->perplexity(), bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
+  log_.info(step_line(record_, steps, time_left_.after_step(record_.step, steps, told.seconds_in_all)));
+  if (told.evaluation) tell(*told.evaluation);
+}
+
+void StepReport::add(const EvaluationResult& evaluation) {
+  const Pulse::Work work = pulse_.writing("writing the metrics");
+  record_.eval_loss = evaluation.loss;
+  attempt_.check_current();
+  metrics_.amend(record_);
+  tell(evaluation);
+}
+
+void StepReport::tell(const EvaluationResult& evaluation) const {
+  const auto bits = evaluation.bits_per_byte(data_, config_.model);
+  log_.info("held out: loss {:.4f}, perplexity {:.2f}{}", evaluation.loss, evaluation.perplexity(),
+            bits ? fmt::format(", {:.3f} bits per byte", *bits) : "");
 }
 
 }  // namespace muster

@@ -34,9 +34,12 @@ class StepReport {
 
   // Throws UserError when a newer attempt has taken the run over.
   void tell(const StepTold& told);
+  // The same of an evaluation behind the step that was told last.
+  void add(const EvaluationResult& evaluation);
 
  private:
   StepRecord record_of(const StepTold& told) const;
+  void tell(const EvaluationResult& evaluation) const;
 
   const Config& config_;
   const RunPlan& plan_;
@@ -47,6 +50,7 @@ class StepReport {
   const Log& log_;
   Pulse& pulse_;
   TimeLeft time_left_;
+  StepRecord record_;  // the last
 };
 
 }  // namespace muster

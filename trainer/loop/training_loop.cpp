@@ -107,7 +107,11 @@ void TrainingLoop::evaluate(StepEnd& end) {
     if (speaks()) parts_.log.info("asked to stop: the evaluation after step {} is not finished", end.step);
     return;
   }
-  evaluated_ = result_.evaluation = result;
+  result_.evaluation = result;
+  if (!end.has(Duty::record))
+    evaluated_ = result;
+  else if (parts_.report != nullptr)
+    parts_.report->add(result);
 }
 
 void TrainingLoop::record(const StepEnd& end) {

@@ -106,8 +106,16 @@ std::string to_json_line(const StepRecord& record) {
 }
 
 MetricsFile::MetricsFile(const std::string& path, std::int64_t last_step)
-    : file_(open_after_cut(path, last_step, remark_)) {}
+    : path_(path), file_(open_after_cut(path, last_step, remark_)) {}
 
 void MetricsFile::append(const StepRecord& record) { file_.write(to_json_line(record) + "\n"); }
+
+void MetricsFile::amend(const StepRecord& record) {
+  std::string text = read_text(path_);
+  if (text.ends_with('\n')) text.pop_back();
+  text.erase(text.rfind('\n') + 1);  // of npos, too: there is one line
+  write_text_atomically(path_, text + to_json_line(record) + "\n");
+  file_ = File::open_to_append(path_);
+}
 
 }  // namespace muster

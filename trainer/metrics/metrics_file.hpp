@@ -42,11 +42,14 @@ class MetricsFile {
 
   // In one write, so that a reader sees whole lines.
   void append(const StepRecord& record);
+  // The same step once more, of which more is known, in place of the line that append() wrote last. A kill leaves one or
+  // the other.
+  void amend(const StepRecord& record);
   // Before a checkpoint, which lasts: a run that goes on from it never writes the steps before it again.
   void sync() { file_.sync(); }
 
  private:
-  std::string remark_;
+  std::string path_, remark_;
   File file_;
 };
 

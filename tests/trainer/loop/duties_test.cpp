@@ -52,16 +52,16 @@ TEST(Duties, settle_before_the_parameters_are_read_and_record_before_they_are_sa
             "settle evaluate record save ask");
 }
 
-TEST(Duties, of_the_last_step_save_before_they_evaluate_and_save_once) {
-  EXPECT_EQ(done_after(6), "settle save evaluate record");
-  EXPECT_EQ(done_after(7, {}, {.steps = 7, .evaluate_every = 2}), "settle save evaluate record");
-  EXPECT_EQ(done_after(7, {}, {.steps = 7}), "settle save record");
+TEST(Duties, of_the_last_step_record_and_save_before_they_evaluate_and_save_once) {
+  EXPECT_EQ(done_after(6), "settle record save evaluate");
+  EXPECT_EQ(done_after(7, {}, {.steps = 7, .evaluate_every = 2}), "settle record save evaluate");
+  EXPECT_EQ(done_after(7, {}, {.steps = 7}), "settle record save");
 }
 
 TEST(Duties, of_a_traced_step_write_the_trace_when_nothing_is_under_way) {
   EXPECT_EQ(done_after(1, {}, {.steps = 6, .traced_step = 1}), "settle trace record");
   EXPECT_EQ(done_after(6, {}, {.steps = 6, .evaluate_every = 6, .traced_step = 6}),
-            "settle trace save evaluate record");
+            "settle trace record save evaluate");
 }
 
 TEST(Duties, of_a_step_that_was_asked_to_stop_save_and_leave_its_evaluation_out) {
@@ -77,7 +77,7 @@ TEST(Duties, of_a_step_that_is_followed_leave_the_save_to_the_one_behind_it) {
 
 TEST(Duties, of_an_evaluation_that_was_asked_to_stop_are_to_save) {
   EXPECT_EQ(done_after(2, {.in_evaluation = true}), "settle evaluate record save");
-  EXPECT_EQ(done_after(6, {.in_evaluation = true}), "settle save evaluate record");
+  EXPECT_EQ(done_after(6, {.in_evaluation = true}), "settle record save evaluate");
 }
 
 TEST(Duties, of_who_was_asked_in_a_save_are_done_with_it) {

@@ -129,6 +129,21 @@ TEST_F(Metrics, what_a_superseded_attempt_still_writes_does_not_enter_the_file) 
   EXPECT_NE(read_text(path_).find("\"attempt\":2"), std::string::npos);
 }
 
+TEST_F(Metrics, what_is_known_later_of_a_step_takes_the_place_of_its_line) {
+  MetricsFile file(path_, 0);
+  for (const std::int64_t step : {1, 2}) {
+    file.append(record(step));
+    StepRecord evaluated = record(step);
+    evaluated.eval_loss = 0.5;
+    file.amend(evaluated);
+  }
+  file.append(record(3));
+  EXPECT_EQ(steps(), (std::vector<std::int64_t>{1, 2, 3}));
+  const std::string text = read_text(path_);
+  EXPECT_LT(text.find("eval_loss"), text.rfind("eval_loss"));
+  EXPECT_LT(text.rfind("eval_loss"), text.find("\"step\":3"));
+}
+
 TEST_F(Metrics, a_full_disk_names_the_file) {
   // /dev/full fails every write with ENOSPC.
   try {
