@@ -7,9 +7,9 @@
 
 #include "core/error.hpp"
 #include "trainer/cli/command_line.hpp"
-#include "trainer/cli/output.hpp"
 #include "trainer/failure.hpp"
 #include "trainer/launcher.hpp"
+#include "trainer/output.hpp"
 
 int main(int count, char** values) {
   muster::hold_standard_streams();

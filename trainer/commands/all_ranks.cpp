@@ -6,10 +6,10 @@
 #include "comm/mpi/environment.hpp"
 #include "comm/watchdog.hpp"
 #include "core/error.hpp"
-#include "trainer/cli/output.hpp"
 #include "trainer/config/config.hpp"
 #include "trainer/failure.hpp"
 #include "trainer/launcher.hpp"
+#include "trainer/output.hpp"
 
 namespace muster {
 

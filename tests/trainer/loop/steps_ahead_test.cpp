@@ -56,7 +56,7 @@ std::set<std::int64_t> with_steps(bool device_is_host, std::int64_t last,
     state.initialise(plan, 1);
     // A ring with room for all that is asked for.
     Prefetch prefetch(
-        loader_options(config, Split::train),
+        micro_batch_fields(config),
         [&](std::int64_t slot, std::int64_t count, Batch& batch) {
           small_run::fill(config, slot, count, batch);
           read.add(slot / config.train.batch + 1);

@@ -1,4 +1,4 @@
-#include "trainer/cli/output.hpp"
+#include "trainer/output.hpp"
 
 #include <cerrno>
 #include <csignal>
