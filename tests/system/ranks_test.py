@@ -52,6 +52,7 @@ every = {steps}
 FAMILIES = {
     "gpt": {"model.family": "gpt"},
     "llama": {"model.family": "llama", "model.kv_heads": 2, "model.tied": False, "model.qkv_bias": True},
+    "bert": {"model.family": "bert"},
 }
 
 
@@ -106,6 +107,10 @@ class Ranks(unittest.TestCase):
     def test_llama_in_bf16_has_the_same_bits_on_any_ranks_and_threads(self):
         self.assert_same_on_all({**FAMILIES["llama"], "run.precision": "bf16"},
                                 [(2, 4), (3, 1), (4, 1), (8, 1), (1, 2)])
+
+    def test_bert_has_the_same_bits_on_any_ranks_and_threads(self):
+        self.assert_same_on_all({**FAMILIES["bert"], "run.precision": "f32"}, [(2, 2), (3, 1), (8, 1)])
+        self.assert_same_on_all({**FAMILIES["bert"], "run.precision": "bf16"}, [(4, 1), (1, 2)])
 
     def test_neither_sharding_nor_recomputing_changes_a_bit(self):
         settings = {**FAMILIES["llama"], "train.steps": 10, "eval.every": 10}

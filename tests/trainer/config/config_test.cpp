@@ -314,6 +314,16 @@ TEST(Config, a_name_that_is_no_utf8_is_refused_before_it_names_a_run) {
   std::filesystem::remove(path);
 }
 
+TEST(Config, a_key_of_another_family_is_refused_by_name) {
+  const std::string bert = "[model]\nfamily = \"bert\"\n";
+  EXPECT_EQ(refusal_of_text(bert + "mask = 0.3\ntoken_types = 1\n"), "");
+  EXPECT_EQ(refusal_of_text(bert + "rope_base = 500000\n"),
+            "a.toml:3: model.family = \"bert\" has no model.rope_base; leave it out, or choose another "
+            "model.family");
+  EXPECT_NE(refusal_of_text("[model]\nmask = 0.3\n").find("model.family = \"gpt\" has no model.mask"),
+            std::string::npos);
+}
+
 TEST(Config, a_key_of_another_kind_of_optimizer_is_refused_by_name_wherever_its_kind_is_told) {
   const std::string sgd = "[optimizer]\nkind = \"sgd\"\n";
   EXPECT_EQ(refusal_of_text(sgd + "momentum = 0.5\nnesterov = true\nweight_decay = 1e-4\n"), "");
