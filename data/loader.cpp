@@ -1,6 +1,7 @@
 #include "data/loader.hpp"
 
 #include <algorithm>
+#include <fmt/format.h>
 #include <numeric>
 #include <utility>
 
@@ -25,10 +26,12 @@ void check_sources(std::span<const Loader::Source> sources, const Loader::Option
   const Dataset& first = *sources.front().dataset;
   for (const Loader::Source& source : sources) {
     const Dataset& dataset = *source.dataset;
-    if (dataset.info().vocabulary > options.vocabulary)
-      throw UserError("{} has a vocabulary of {}, the model one of {}: raise model.vocabulary to {}",
+    if (const std::uint32_t wanted = dataset.info().vocabulary + options.own_tokens;
+        wanted > options.vocabulary)
+      throw UserError("{} has a vocabulary of {}, the model one of {}{}: raise model.vocabulary to {}",
                       dataset.folder(), dataset.info().vocabulary, options.vocabulary,
-                      dataset.info().vocabulary);
+                      options.own_tokens == 0 ? "" : fmt::format(" with {} of its own", options.own_tokens),
+                      wanted);
     if (dataset.info().tokenizer_hash != first.info().tokenizer_hash)
       throw UserError("{} and {} were made with different tokenizers: prepare them with the same one",
                       first.folder(), dataset.folder());

@@ -12,7 +12,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,10 +43,11 @@ class Loader {
     // Keeps documents apart: positions restart with each, and no target crosses a border.
     bool documents = false;
     DocumentStart document_start = DocumentStart::end_token;
-    // The model's; a dataset with a larger one is refused.
+    // The model's, of which the last `own_tokens` are no dataset's; a dataset with more than the others is refused.
     std::uint32_t vocabulary = 0;
     // Of the validation split only the first so many samples count; 0: all.
     std::int64_t windows = 0;
+    std::uint32_t own_tokens = 0;
   };
 
   // UserError if the sources have different tokenizers, too large a vocabulary, or no sample of T + 1 tokens.
@@ -84,11 +84,6 @@ class Loader {
   // Samples of slots [first_slot, first_slot + count), into those of its fields that the batch has. Validation slots past
   // the end are filled with ignored targets. Not for two threads at once.
   void fill(std::int64_t first_slot, std::int64_t count, Batch& batch);
-  // The same as a Prefetch takes it, which the loader outlives.
-  std::function<void(std::int64_t, std::int64_t, Batch&)> filler() {
-    return
-        [this](std::int64_t first_slot, std::int64_t count, Batch& batch) { fill(first_slot, count, batch); };
-  }
 
  private:
   struct State {

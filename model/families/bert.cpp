@@ -33,13 +33,9 @@ ValueId cast(Builder& b, ValueId value, DType type, std::string_view name) {
 // dropout(norm(stream + branch)), in f32 like every residual stream (ops/norm.hpp).
 Normed add_and_norm(Builder& b, ValueId stream, ValueId branch, double epsilon, double drop,
                     std::int64_t length) {
+  Residual sum{stream, cast(b, branch, DType::f32, "norm.branch")};
+  const ValueId y = residual_norm(b, sum, NormKind::layer, epsilon, "norm", DType::f32);
   const Builder::Scope scope(b, "norm");
-  const std::int64_t width = b.type(stream).columns();
-  const ValueId weight = b.parameter("weight", {width}, {Init::Kind::constant, 1});
-  const ValueId bias = b.parameter("bias", {width}, {Init::Kind::constant, 0});
-  const ValueId y =
-      b.apply(std::make_shared<ResidualNorm>(NormKind::layer, static_cast<float>(epsilon), DType::f32),
-              {stream, cast(b, branch, DType::f32, "branch"), weight, bias}, "norm")[0];
   const ValueId next = dropout(b, y, drop, length, "dropout");
   b.mark_border(next);
   return {next, cast(b, next, b.compute_type(), "x")};
@@ -89,9 +85,9 @@ class Bert final : public Model {
     sequences.positions = b.input("positions", {{shape.tokens()}, DType::i32});
     if (shape.document_starts > 0)
       sequences.document_starts = b.input("document_starts", {{shape.document_starts}, DType::i32});
-    const ValueId h = encode(b, tokens, sequences);
-    const ValueId targets = b.input("targets", {{shape.tokens()}, DType::i32});
     const ValueId table = token_table(b, config_);
+    const ValueId h = encode(b, tokens, table, sequences);
+    const ValueId targets = b.input("targets", {{shape.tokens()}, DType::i32});
     const Builder::Scope scope(b, "head");
     Residual transformed{dense_gelu(b, h, config_.width, "dense"), {}};
     const ValueId y = residual_norm(b, transformed, NormKind::layer, config_.norm_epsilon, "norm");
@@ -100,8 +96,8 @@ class Bert final : public Model {
   }
 
   // The rows [B T, C] behind the last block.
-  ValueId encode(Builder& b, ValueId tokens, const Sequences& sequences) const {
-    Normed h = embed(b, tokens, sequences);
+  ValueId encode(Builder& b, ValueId tokens, ValueId table, const Sequences& sequences) const {
+    Normed h = embed(b, tokens, table, sequences);
     const AttentionOptions attention{.heads = static_cast<int>(config_.heads),
                                      .kv_heads = static_cast<int>(config_.heads),
                                      .causal = false,
@@ -126,14 +122,13 @@ class Bert final : public Model {
     return h.x;
   }
 
-  Normed embed(Builder& b, ValueId tokens, const Sequences& sequences) const {
+  Normed embed(Builder& b, ValueId tokens, ValueId table, const Sequences& sequences) const {
     const Builder::Scope scope(b, "embedding");
     const ValueId types = b.input("token_types", b.type(tokens));
-    const ValueId sum =
-        b.apply_one(std::make_shared<Embedding>(DType::f32),
-                    {tokens, vocabulary_table(b, config_, "token.weight"), sequences.positions,
-                     b.parameter("position.weight", {config_.context, config_.width}, {})},
-                    "tokens");
+    const ValueId sum = b.apply_one(std::make_shared<Embedding>(DType::f32),
+                                    {tokens, table, sequences.positions,
+                                     b.parameter("position.weight", {config_.context, config_.width}, {})},
+                                    "tokens");
     const ValueId of_types =
         b.apply_one(std::make_shared<Embedding>(DType::f32),
                     {types, b.parameter("type.weight", {config_.token_types, config_.width}, {})}, "types");
@@ -144,9 +139,9 @@ class Bert final : public Model {
 };
 
 void check_bert(const ModelConfig& model) {
-  if (model.width % model.heads != 0)
-    throw UserError("model.heads = {} does not divide model.width = {}; choose a divisor", model.heads,
-                    model.width);
+  check_heads_divide_width(model);
+  if (model.mask == 0)
+    throw UserError("model.mask = 0 leaves no token to restore; raise it, or leave it out");
   if (model.vocabulary == 1)
     throw UserError("model.vocabulary = 1 leaves no token but that for masks; raise it, or leave it out");
 }

@@ -98,9 +98,7 @@ class DecoderLm final : public Model {
 };
 
 void check_heads(const ModelConfig& model) {
-  if (model.width % model.heads != 0)
-    throw UserError("model.heads = {} does not divide model.width = {}; choose a divisor", model.heads,
-                    model.width);
+  check_heads_divide_width(model);
   if (model.heads % model.kv_heads != 0)
     throw UserError("model.kv_heads = {} does not divide model.heads = {}; choose a divisor", model.kv_heads,
                     model.heads);

@@ -39,6 +39,12 @@ ValueId Model::append_logits(Builder&, const MicroBatchShape&, std::int64_t) con
   throw Defect("this family writes no text");
 }
 
+void check_heads_divide_width(const ModelConfig& model) {
+  if (model.width % model.heads != 0)
+    throw UserError("model.heads = {} does not divide model.width = {}; choose a divisor", model.heads,
+                    model.width);
+}
+
 std::unique_ptr<Model> make_model(const ModelConfig& config) {
   std::unique_ptr<Model> model = family_of(config).make(config);
   const auto space = std::make_shared<ParameterSpace>();

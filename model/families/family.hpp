@@ -79,6 +79,8 @@ struct FamilyEntry {
   bool has_key(std::string_view field) const { return std::ranges::find(keys, field) != keys.end(); }
 };
 const FamilyEntry& family_of(const ModelConfig& config);
+// Throws UserError unless they do.
+void check_heads_divide_width(const ModelConfig& model);
 
 std::unique_ptr<Model> make_model(const ModelConfig& config);
 

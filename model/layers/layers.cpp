@@ -17,15 +17,16 @@ ValueId linear(Builder& b, ValueId x, std::int64_t outputs, LinearOptions option
   return b.apply_one(std::make_shared<Linear>(options.activation, b.training()), {x, w, bias}, "product");
 }
 
-ValueId residual_norm(Builder& b, Residual& residual, NormKind kind, double epsilon, std::string_view name) {
+ValueId residual_norm(Builder& b, Residual& residual, NormKind kind, double epsilon, std::string_view name,
+                      std::optional<DType> output) {
   const Builder::Scope scope(b, name);
   const std::int64_t width = b.type(residual.stream).columns();
   const ValueId weight = b.parameter("weight", {width}, {Init::Kind::constant, 1});
   const ValueId bias =
       kind == NormKind::layer ? b.parameter("bias", {width}, {Init::Kind::constant, 0}) : ValueId();
-  const auto outputs =
-      b.apply(std::make_shared<ResidualNorm>(kind, static_cast<float>(epsilon), b.compute_type()),
-              {residual.stream, residual.branch, weight, bias}, "norm");
+  const auto outputs = b.apply(
+      std::make_shared<ResidualNorm>(kind, static_cast<float>(epsilon), output.value_or(b.compute_type())),
+      {residual.stream, residual.branch, weight, bias}, "norm");
   if (residual.branch) residual = {outputs[2], {}};
   // What a block needs to run again from its border: the stream and the statistics of its first norm.
   b.mark_border(outputs[1]);

@@ -2,6 +2,7 @@
 // (stream, branch): the branch is added by the norm that comes next (ops/norm.hpp).
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "model/graph/builder.hpp"
@@ -34,9 +35,10 @@ struct LinearOptions {
 // x [N, K] -> [N, outputs]; parameters NAME.weight and NAME.bias.
 ValueId linear(Builder& b, ValueId x, std::int64_t outputs, LinearOptions options, std::string_view name);
 
-// Adds the branch to the stream, then normalises: returns the normalised rows, and the new stream in
-// `residual`.
-ValueId residual_norm(Builder& b, Residual& residual, NormKind kind, double epsilon, std::string_view name);
+// Adds the branch to the stream, then normalises: returns the normalised rows, of type `output` or else of the compute
+// type, and the new stream in `residual`.
+ValueId residual_norm(Builder& b, Residual& residual, NormKind kind, double epsilon, std::string_view name,
+                      std::optional<DType> output = {});
 
 ValueId dropout(Builder& b, ValueId x, double probability, std::int64_t rows_per_sample,
                 std::string_view name);

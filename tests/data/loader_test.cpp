@@ -34,7 +34,12 @@ struct Filled {
 // A ring of `depth` batches of `count` samples.
 struct Ahead : Prefetch {
   Ahead(Loader& loader, MemoryAccount& account, int depth, std::int64_t count)
-      : Prefetch(Loader::fields(count, loader.options()), loader.filler(), account, depth, count) {}
+      : Prefetch(
+            Loader::fields(count, loader.options()),
+            [&loader](std::int64_t slot, std::int64_t samples, Batch& batch) {
+              loader.fill(slot, samples, batch);
+            },
+            account, depth, count) {}
 };
 
 std::vector<std::int32_t> list(std::span<const std::int32_t> values) {
@@ -259,6 +264,10 @@ TEST_F(Loading, what_cannot_be_loaded_is_refused_by_name) {
   small.vocabulary = 256;
   EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, small, account_); }),
                     {path("d"), "vocabulary of 257", "model.vocabulary to 257"}));
+  Loader::Options with_a_mask = options(10);
+  with_a_mask.own_tokens = 1;
+  EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, with_a_mask, account_); }),
+                    {"the model one of 257 with 1 of its own", "model.vocabulary to 258"}));
   EXPECT_TRUE(tells(message_of([&] { Loader({{&dataset}}, options(31), account_); }),
                     {path("d"), "train split", "longest shard has 31", "train.sequence", "--shard-tokens"}));
   EXPECT_EQ(message_of([&] { Loader({{&dataset}}, options(30), account_); }), "no error");

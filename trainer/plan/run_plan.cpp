@@ -57,8 +57,9 @@ Loader::Options loader_options(const Config& config, Split split) {
           split,
           config.data.documents,
           config.data.document_start,
-          static_cast<std::uint32_t>(config.model.vocabulary - family_of(config.model).own_tokens),
-          split == Split::validation ? config.eval.windows : 0};
+          static_cast<std::uint32_t>(config.model.vocabulary),
+          split == Split::validation ? config.eval.windows : 0,
+          static_cast<std::uint32_t>(family_of(config.model).own_tokens)};
 }
 
 MicroBatchShape micro_batch_shape(const Config& config) {
@@ -89,7 +90,7 @@ std::vector<Field> micro_batch_fields(const Config& config) {
 Prefetch::Fill filler(const Config& config, Loader& loader) {
   const std::shared_ptr<const Model> model = make_model(config.model);
   const std::vector<Field> known = Loader::fields(config.train.micro_batch, loader.options());
-  for (const Field& field : micro_batch_fields(config))
+  for (const Field& field : model->fields(micro_batch_shape(config)))
     if (!model->derives(field.name) && std::ranges::find(known, field) == known.end())
       throw UserError(
           "model.family = {} reads {}, which a dataset of tokens does not have: choose another family",

@@ -314,6 +314,15 @@ TEST(Config, a_name_that_is_no_utf8_is_refused_before_it_names_a_run) {
   std::filesystem::remove(path);
 }
 
+TEST(Config, a_bert_without_anything_to_restore_is_refused) {
+  const auto refusal_of = [](const std::string& mask) {
+    const std::vector<Override> overrides = {{"model.family", "bert"}, {"model.mask", mask}};
+    return refusal([&] { read_config("configs/tiny.toml", overrides); });
+  };
+  EXPECT_EQ(refusal_of("0.5"), "");
+  EXPECT_EQ(refusal_of("0"), "model.mask = 0 leaves no token to restore; raise it, or leave it out");
+}
+
 TEST(Config, a_key_of_another_family_is_refused_by_name) {
   const std::string bert = "[model]\nfamily = \"bert\"\n";
   EXPECT_EQ(refusal_of_text(bert + "mask = 0.3\ntoken_types = 1\n"), "");
